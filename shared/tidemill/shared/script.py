@@ -1,0 +1,26 @@
+"""What a script is, as far as more than one service has to know."""
+
+from enum import StrEnum
+
+
+class Language(StrEnum):
+    """Languages that a worker of this version runs; the value is what clients send."""
+
+    PYTHON3 = "python3"
+    BASH = "bash"
+
+
+class JobKind(StrEnum):
+    """Why a job exists."""
+
+    SCRIPT = "script"
+    PREVIEW = "preview"
+
+
+class Outcome(StrEnum):
+    """How a finished job ended."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    CANCELED = "canceled"
+    SKIPPED = "skipped"
