@@ -42,7 +42,11 @@ class BrokerUnavailable(Exception):
 
 
 class Delivery(Protocol):
-    """One message that was handed to a subscriber; exactly one of the three verbs has to follow."""
+    """One message that was handed to a subscriber; one of the three verbs has to follow, the first one counts.
+
+    A verb never fails for want of a connection, except `bury`: what could not be said to the broker makes the message
+    come again.
+    """
 
     @property
     def body(self) -> bytes: ...
@@ -60,14 +64,17 @@ class Delivery(Protocol):
         """Put it back, for another subscriber or a later moment."""
 
     async def bury(self, reason: str) -> None:
-        """Send it to the dead letters with the reason: it can't be read, now or ever."""
+        """Send it to the dead letters with the reason: it can't be read, now or ever.
+
+        Raises BrokerUnavailable when the dead letters can't be reached; a handler lets that pass.
+        """
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
 
 
 class Subscription(Protocol):
-    """A live subscription; leaving its context ends it and gives back what was not acknowledged."""
+    """A live subscription; leaving its context cancels its handlers and gives back what was not acknowledged."""
 
     async def pause(self) -> None:
         """Stop deliveries and give back what was delivered but not yet taken up by the handler."""
@@ -76,7 +83,7 @@ class Subscription(Protocol):
         """Let deliveries come again."""
 
     async def bind(self, key: str) -> None:
-        """Also hear this key from now on (only process-bound queues)."""
+        """Also hear this key from now on (only process-bound queues); while the broker is away, from its return."""
 
     async def unbind(self, key: str) -> None:
         """No longer hear this key."""
@@ -107,9 +114,31 @@ class Broker(Protocol):
 
         Survives every outage: queue, bindings and consumer are made again after a reconnect, and `on_ready` is
         awaited each time the queue stands, because messages to a process-bound queue may have been missed.
-        Handlers of one subscription run side by side, up to `prefetch`. One that raises has its message given back
-        after a pause that grows; entering the context never waits for the broker.
+        Handlers of one subscription run side by side, up to `prefetch`. One that raises has its message sent to the
+        end of the queue after a pause that grows; when it raises again and again while others go well, the message is
+        buried. Entering the context never waits for the broker.
         """
 
     async def ready_count(self, queue: QueueSpec) -> int | None:
-        """Return how many messages wait in a durable queue, or None when that can't be told now."""
+        """Return how many messages wait in a durable queue (0 if there is none), or None when it can't be told now."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was buried, and why."""
+
+    queue: str
+    key: str
+    body: bytes
+    message_id: str
+    reason: str
+    traceparent: str | None = None
+
+
+class DeadLetterOffice(Protocol):
+    """What an operator may do with buried messages; both adapters are one."""
+
+    async def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
+        """Return the oldest buried messages; they stay where they are."""
+
+    async def replay(self, limit: int = 100) -> int:
+        """Put up to `limit` buried messages back into the queues they came from and return how many went."""

@@ -1,0 +1,60 @@
+# Two commands matter: `make up` and `make test`. Both set up everything they need.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+PYTHON_BIN := .venv/bin
+SHAPE ?= all-in-one
+CHECKED := shared services deploy tests $(wildcard ee)
+PYTEST := $(PYTHON_BIN)/python -m pytest -ra
+
+# Only from the command line: a PORT that happens to be in the environment is not meant for us.
+ifeq ($(origin PORT),command line)
+export TIDEMILL_PORT := $(PORT)
+endif
+
+.PHONY: help up test check unit integration e2e bench lock format clean setup rabbitmq
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+up: setup ## start Tidemill; SHAPE=distributed: one process for each service; PORT=8000; Ctrl-C stops it
+	@exec $(PYTHON_BIN)/tidemill up --shape $(SHAPE)
+
+test: setup rabbitmq check ## check everything and run all tests, with a RabbitMQ of their own
+	@$(PYTEST)
+
+check: setup ## look for mistakes without running anything: lint, format, types, who imports whom
+	$(PYTHON_BIN)/ruff check $(CHECKED)
+	$(PYTHON_BIN)/ruff format --check $(CHECKED)
+	$(PYTHON_BIN)/mypy $(CHECKED)
+	$(PYTHON_BIN)/lint-imports
+
+unit: setup ## run the tests that need no server
+	@$(PYTEST) $(wildcard tests/unit tests/messages)
+
+integration: setup rabbitmq ## run the tests that need Postgres or RabbitMQ
+	@$(PYTEST) $(wildcard tests/architecture tests/integration tests/conformance)
+
+e2e: setup rabbitmq ## drive a whole installation by its clients, in both shapes
+	@$(PYTEST) $(wildcard tests/e2e)
+
+bench: setup ## measure how long a script takes from call to answer
+	@$(PYTHON_BIN)/python -m tests.bench
+
+lock: setup ## write requirements.lock anew
+	@$(PYTHON_BIN)/python deploy/allinone/dependencies.py lock
+
+format: setup ## bring all code into its one shape
+	@$(PYTHON_BIN)/ruff check --fix $(CHECKED)
+	@$(PYTHON_BIN)/ruff format $(CHECKED)
+
+clean: ## remove .venv and all caches; the data folder stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@deploy/allinone/bootstrap
+
+rabbitmq: setup
+	@$(PYTHON_BIN)/python -m tidemill.allinone.provide

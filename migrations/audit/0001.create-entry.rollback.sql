@@ -1,0 +1,3 @@
+SET LOCAL ROLE tidemill_audit_owner;
+DROP TABLE audit.entry;
+RESET ROLE;

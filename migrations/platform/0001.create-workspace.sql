@@ -1,0 +1,88 @@
+-- depends: 0001.create-outbox
+SET LOCAL ROLE tidemill_platform_owner;
+
+CREATE TABLE platform.person (
+    email         text PRIMARY KEY,
+    password_hash text,
+    super_admin   boolean NOT NULL DEFAULT false,
+    name          text,
+    company       text,
+    disabled      boolean NOT NULL DEFAULT false,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE platform.person IS 'People of the installation; passwords as argon2id hashes.';
+
+CREATE TABLE platform.workspace (
+    id         text PRIMARY KEY,
+    name       text NOT NULL,
+    owner      text NOT NULL,
+    color      text,
+    archived   boolean NOT NULL DEFAULT false,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE platform.workspace IS 'Tenants: nothing of one is ever visible in another.';
+
+CREATE TABLE platform.member (
+    workspace_id text NOT NULL REFERENCES platform.workspace (id) ON DELETE CASCADE,
+    username     text NOT NULL,
+    email        text NOT NULL REFERENCES platform.person (email) ON DELETE CASCADE,
+    is_admin     boolean NOT NULL DEFAULT false,
+    operator     boolean NOT NULL DEFAULT false,
+    disabled     boolean NOT NULL DEFAULT false,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (workspace_id, username),
+    UNIQUE (workspace_id, email)
+);
+COMMENT ON TABLE platform.member IS 'Who belongs to a workspace, and as what.';
+
+CREATE TABLE platform.token (
+    hash         bytea PRIMARY KEY,
+    prefix       text NOT NULL,
+    email        text NOT NULL REFERENCES platform.person (email) ON DELETE CASCADE,
+    label        text,
+    workspace_id text REFERENCES platform.workspace (id) ON DELETE CASCADE,
+    read_only    boolean NOT NULL DEFAULT false,
+    expires_at   timestamptz,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_used_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX token_of_person ON platform.token (email, created_at DESC);
+COMMENT ON TABLE platform.token IS 'Bearer tokens and sessions; only the SHA-256 of each is kept.';
+
+-- Immutable versions: only `archived` and `deleted` ever change.
+CREATE TABLE platform.script (
+    workspace_id           text NOT NULL REFERENCES platform.workspace (id) ON DELETE CASCADE,
+    hash                   text NOT NULL,
+    path                   text NOT NULL,
+    parent_hashes          text[] NOT NULL,
+    summary                text NOT NULL,
+    description            text NOT NULL,
+    content                text NOT NULL,
+    language               text NOT NULL,
+    kind                   text NOT NULL,
+    schema                 json,
+    lock                   text,
+    tag                    text,
+    envs                   text[] NOT NULL DEFAULT '{}',
+    labels                 text[] NOT NULL DEFAULT '{}',
+    concurrent_limit       integer,
+    concurrency_key        text,
+    priority               smallint,
+    timeout_s              integer,
+    is_template            boolean NOT NULL,
+    visible_to_runner_only boolean NOT NULL,
+    auto_kind              text,
+    deployment_message     text,
+    created_by             text NOT NULL,
+    created_at             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    archived               boolean NOT NULL DEFAULT false,
+    deleted                boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (workspace_id, hash)
+);
+-- One head a path: what a run by path means.
+CREATE UNIQUE INDEX script_head ON platform.script (workspace_id, path) WHERE NOT archived AND NOT deleted;
+CREATE INDEX script_history ON platform.script (workspace_id, path, created_at DESC);
+CREATE INDEX script_newest ON platform.script (workspace_id, created_at DESC);
+COMMENT ON TABLE platform.script IS 'Every version of every script, by the hash of its content.';
+
+RESET ROLE;

@@ -1,0 +1,30 @@
+-- What the platform publishes: to its own service all its tables, to the worker the source of a version.
+SET ROLE tidemill_platform_owner;
+
+-- Visibility of an item, the one predicate that every query on items uses: admins see all, everybody else their own
+-- `u/<username>/`. Inlinable on purpose: LANGUAGE sql, no DEFINER, no SET.
+CREATE OR REPLACE FUNCTION platform.may_read(p_path text, p_username text, p_is_admin boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT p_is_admin OR starts_with(p_path, 'u/' || p_username || '/')
+$$;
+
+CREATE OR REPLACE FUNCTION platform.may_write(p_path text, p_username text, p_is_admin boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT p_is_admin OR starts_with(p_path, 'u/' || p_username || '/')
+$$;
+
+-- The source of one immutable version, for the worker that has claimed a job of it.
+CREATE OR REPLACE FUNCTION platform.script_source(p_workspace_id text, p_hash text)
+RETURNS TABLE (content text, lock text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s.content, s.lock FROM platform.script s WHERE s.workspace_id = p_workspace_id AND s.hash = p_hash AND NOT s.deleted
+$$;
+
+GRANT USAGE ON SCHEMA platform TO tidemill_api, tidemill_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON platform.person, platform.workspace, platform.member, platform.token TO tidemill_api;
+GRANT SELECT, INSERT ON platform.script TO tidemill_api;
+GRANT UPDATE (archived, deleted) ON platform.script TO tidemill_api;
+GRANT EXECUTE ON FUNCTION platform.may_read(text, text, boolean), platform.may_write(text, text, boolean) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION platform.script_source(text, text) TO tidemill_worker;
+
+RESET ROLE;

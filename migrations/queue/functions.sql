@@ -1,0 +1,274 @@
+-- The inside of the queue: nobody but the functions of interface.sql calls these.
+SET ROLE tidemill_queue_owner;
+
+-- The instant inside a UUIDv7 (RFC 9562 §5.7): its first 48 bits are milliseconds since 1970.
+CREATE OR REPLACE FUNCTION queue.born_of(p_id uuid) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_timestamp(('x' || lpad(left(replace(p_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
+$$;
+
+-- Where the rows of a job lie, so that a look-up by id reads one partition.
+CREATE OR REPLACE FUNCTION queue.locate(p_id uuid) RETURNS timestamptz
+LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((SELECT d.born FROM queue.displaced_job d WHERE d.id = p_id), queue.born_of(p_id))
+$$;
+
+-- Make the three partitions of one day. Dynamic SQL because a table's name can't be bound; it is made of a date.
+CREATE OR REPLACE FUNCTION queue.make_day(p_day date) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_parent text;
+    v_name   text;
+    v_made   boolean := false;
+BEGIN
+    IF to_regclass('queue.job_p' || to_char(p_day, 'YYYYMMDD')) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('queue.make_day'));
+    FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk'] LOOP
+        v_name := v_parent || '_p' || to_char(p_day, 'YYYYMMDD');
+        IF to_regclass('queue.' || v_name) IS NULL THEN
+            -- LIKE + ATTACH takes a weaker lock on the parent than CREATE ... PARTITION OF.
+            EXECUTE format('CREATE TABLE queue.%I (LIKE queue.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', v_name, v_parent);
+            EXECUTE format('ALTER TABLE queue.%I ATTACH PARTITION queue.%I FOR VALUES FROM (%L) TO (%L)',
+                v_parent, v_name, p_day::timestamp AT TIME ZONE 'UTC', (p_day + 1)::timestamp AT TIME ZONE 'UTC');
+            v_made := true;
+        END IF;
+    END LOOP;
+    RETURN v_made;
+END
+$$;
+
+-- A place at the end of this workspace's own line for the tag: start-time fair queueing with 100 ms a job, against the
+-- real clock, so that one job of a quiet workspace passes the backlog of a busy one and nobody starves.
+CREATE OR REPLACE FUNCTION queue.next_rank(p_tag text, p_workspace_id text, p_urgency smallint) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT greatest(
+        (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+        (SELECT l.rank + 100 FROM queue.live_job l
+         WHERE l.state = 'queued' AND l.tag = p_tag AND l.workspace_id = p_workspace_id AND l.urgency = p_urgency
+         ORDER BY l.rank DESC LIMIT 1))
+$$;
+
+CREATE OR REPLACE FUNCTION queue.say_ticket(p_job queue.live_job) RETURNS json
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT bus.say('job.ticket.v1', p_job.tag, json_build_object('job_id', p_job.id, 'tag', p_job.tag), p_job.traceparent)
+$$;
+
+-- Take a slot of a limit, or find that all are held. Locks the key first and counts in a new statement: a single
+-- statement that locks and counts let two holders through a limit of one.
+CREATE OR REPLACE FUNCTION queue.take_slot(p_key text, p_ceiling integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO queue.limit_key (key) VALUES (p_key) ON CONFLICT DO NOTHING;
+    PERFORM FROM queue.limit_key WHERE key = p_key FOR UPDATE;
+    RETURN (SELECT count(*) FROM queue.live_job WHERE limit_key = p_key AND holds_limit) < p_ceiling;
+END
+$$;
+
+-- Give a free slot of a key to those who wait for it, best first, and return their tickets.
+-- SKIP LOCKED: a waiter that is being cancelled at this moment must not hold up the others.
+CREATE OR REPLACE FUNCTION queue.hand_over(p_key text) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_waiter queue.live_job;
+    v_said   json[] := '{}';
+BEGIN
+    PERFORM FROM queue.limit_key WHERE key = p_key FOR UPDATE;
+    LOOP
+        SELECT * INTO v_waiter FROM queue.live_job
+        WHERE state = 'blocked' AND limit_key = p_key
+        ORDER BY urgency, rank, id LIMIT 1 FOR UPDATE SKIP LOCKED;
+        EXIT WHEN NOT FOUND;
+        EXIT WHEN (SELECT count(*) FROM queue.live_job WHERE limit_key = p_key AND holds_limit) >= v_waiter.limit_ceiling;
+        UPDATE queue.live_job SET state = 'queued', holds_limit = true, hinted_at = clock_timestamp(),
+            rank = queue.next_rank(tag, workspace_id, urgency)
+        WHERE id = v_waiter.id RETURNING * INTO v_waiter;
+        v_said := v_said || queue.say_ticket(v_waiter);
+    END LOOP;
+    RETURN v_said;
+END
+$$;
+
+-- Put a job into the line, or behind its limit, and return what has to be said.
+CREATE OR REPLACE FUNCTION queue.enter_line(p_id uuid) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_job queue.live_job;
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job WHERE id = p_id;
+    IF v_job.limit_key IS NOT NULL AND NOT v_job.holds_limit AND NOT queue.take_slot(v_job.limit_key, v_job.limit_ceiling) THEN
+        UPDATE queue.live_job SET state = 'blocked' WHERE id = p_id;
+        RETURN '{}';
+    END IF;
+    UPDATE queue.live_job SET state = 'queued', holds_limit = limit_key IS NOT NULL, hinted_at = clock_timestamp(),
+        rank = queue.next_rank(tag, workspace_id, urgency)
+    WHERE id = p_id RETURNING * INTO v_job;
+    RETURN ARRAY[queue.say_ticket(v_job)];
+END
+$$;
+
+-- Take a running job back into the line under its old rank; its claim is over.
+CREATE OR REPLACE FUNCTION queue.requeue(p_job queue.live_job, p_lost integer) RETURNS json
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE queue.live_job SET state = 'queued', claim_key = NULL, worker_run = NULL, claimed_at = NULL,
+        lost_claims = lost_claims + p_lost, hinted_at = clock_timestamp(), hints = 0
+    WHERE id = p_job.id;
+    RETURN queue.say_ticket(p_job);
+END
+$$;
+
+-- The error object that clients know, with the keys that have a value.
+CREATE OR REPLACE FUNCTION queue.error_result(p_name text, p_message text, p_more json) RETURNS json
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT json_build_object('error', jsonb_strip_nulls(
+        jsonb_build_object('name', p_name, 'message', p_message) || coalesce(p_more::jsonb, '{}'::jsonb)))
+$$;
+
+-- Write down how a job ended, take it off the hot table and hand its slot on. The caller holds the row's lock.
+CREATE OR REPLACE FUNCTION queue.settle(
+    p_job queue.live_job, p_outcome text, p_result json, p_worker text, p_memory_peak_kb integer, p_labels text[]) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM queue.check_transition(p_job.state, p_outcome);
+    INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, worker, claim_key, claims,
+                                    canceled_by, canceled_reason, memory_peak_kb, labels)
+    VALUES (p_job.id, p_job.born, p_outcome, p_result, p_job.claimed_at, clock_timestamp(), p_worker, p_job.claim_key,
+            p_job.claims, p_job.cancel_by, p_job.cancel_reason, p_memory_peak_kb, p_labels);
+    DELETE FROM queue.live_job WHERE id = p_job.id;
+    IF p_job.holds_limit THEN
+        RETURN queue.hand_over(p_job.limit_key);
+    END IF;
+    RETURN '{}';
+END
+$$;
+
+-- HMAC-SHA256 (RFC 2104) over the job and its claim, by one key of ours.
+CREATE OR REPLACE FUNCTION queue.sign(p_key queue.token_key, p_id uuid, p_claim_key uuid) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT encode(sha256(p_key.outer_pad || sha256(p_key.inner_pad || uuid_send(p_id) || uuid_send(p_claim_key))), 'hex')
+$$;
+
+-- A job's own bearer token: it dies with the claim, because the claim is looked up at each use.
+CREATE OR REPLACE FUNCTION queue.job_token(p_id uuid, p_claim_key uuid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'tmj_' || k.no || '_' || replace(p_id::text, '-', '') || '_' || queue.sign(k, p_id, p_claim_key)
+    FROM queue.token_key k
+    -- The key that was the newest when the job was claimed, so that a repeated call returns the same token.
+    WHERE k.created_at <= (SELECT l.claimed_at FROM queue.live_job l WHERE l.id = p_id)
+    ORDER BY k.no DESC LIMIT 1
+$$;
+
+-- A new signing key from the server's strong random source; keys older than two days have no live claim but are kept
+-- while one may still run.
+CREATE OR REPLACE FUNCTION queue.make_token_key() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_secret bytea := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+    v_inner  bytea := decode(repeat('36', 64), 'hex');
+    v_outer  bytea := decode(repeat('5c', 64), 'hex');
+BEGIN
+    FOR i IN 0..31 LOOP
+        v_inner := set_byte(v_inner, i, get_byte(v_inner, i) # get_byte(v_secret, i));
+        v_outer := set_byte(v_outer, i, get_byte(v_outer, i) # get_byte(v_secret, i));
+    END LOOP;
+    INSERT INTO queue.token_key (inner_pad, outer_pad) VALUES (v_inner, v_outer);
+END
+$$;
+
+-- One flat list out of lists of said messages.
+CREATE OR REPLACE FUNCTION queue.flatten(p_said json[]) RETURNS json
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(json_agg(m), '[]'::json)
+    FROM unnest(p_said) s
+    CROSS JOIN LATERAL json_array_elements(CASE json_typeof(s) WHEN 'array' THEN s ELSE json_build_array(s) END) m
+$$;
+
+CREATE OR REPLACE FUNCTION queue.canceled_result(p_by text, p_reason text) RETURNS json
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT queue.error_result('Canceled', 'Job canceled by ' || p_by || coalesce(': ' || p_reason, ''),
+        json_build_object('canceler', p_by, 'reason', p_reason))
+$$;
+
+-- Jobs whose time has come enter the line.
+CREATE OR REPLACE FUNCTION queue.dispatch_due(p_limit integer) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id   uuid;
+    v_said json[] := '{}';
+BEGIN
+    FOR v_id IN
+        SELECT d.id FROM (
+            SELECT l.id FROM queue.live_job l WHERE l.state = 'scheduled' AND l.due_at <= clock_timestamp()
+            ORDER BY l.due_at LIMIT p_limit FOR UPDATE SKIP LOCKED) d
+        ORDER BY d.id
+    LOOP
+        v_said := v_said || queue.enter_line(v_id);
+    END LOOP;
+    RETURN v_said;
+END
+$$;
+
+-- Jobs whose worker has been silent for a whole lease go back into the line, or fail after three lost claims.
+CREATE OR REPLACE FUNCTION queue.rescue_lost(p_lease interval, p_limit integer)
+RETURNS TABLE (job_id uuid, reply_to text, verdict text, said json[])
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_job queue.live_job;
+BEGIN
+    FOR v_job IN
+        SELECT l.* FROM queue.live_job l LEFT JOIN queue.worker w ON w.worker_run = l.worker_run
+        WHERE l.state = 'running'
+          AND greatest(l.claimed_at, w.beat_at) < clock_timestamp() - p_lease
+        ORDER BY l.id LIMIT p_limit FOR UPDATE OF l SKIP LOCKED
+    LOOP
+        IF v_job.cancel_at IS NOT NULL THEN
+            RETURN QUERY SELECT v_job.id, v_job.reply_to, 'canceled', queue.settle(
+                v_job, 'canceled', queue.canceled_result(v_job.cancel_by, v_job.cancel_reason), NULL, NULL, NULL);
+        ELSIF v_job.lost_claims >= 2 THEN
+            RETURN QUERY SELECT v_job.id, v_job.reply_to, 'failed', queue.settle(v_job, 'failure', queue.error_result(
+                'WorkerLost', 'The worker was lost during each of ' || v_job.lost_claims + 1 || ' runs of this job.', NULL), NULL, NULL, NULL);
+        ELSE
+            RETURN QUERY SELECT v_job.id, v_job.reply_to, 'requeued', ARRAY[queue.requeue(v_job, 1)];
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Waiters that a freed slot has missed, because they were locked at that moment.
+CREATE OR REPLACE FUNCTION queue.unblock() RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_key  text;
+    v_said json[] := '{}';
+BEGIN
+    FOR v_key IN
+        SELECT b.limit_key FROM queue.live_job b WHERE b.state = 'blocked'
+        GROUP BY b.limit_key
+        HAVING (SELECT count(*) FROM queue.live_job h WHERE h.limit_key = b.limit_key AND h.holds_limit) < max(b.limit_ceiling)
+        ORDER BY b.limit_key
+    LOOP
+        v_said := v_said || queue.hand_over(v_key);
+    END LOOP;
+    RETURN v_said;
+END
+$$;
+
+-- Tags whose first job in line was hinted at a while ago, 5 s doubling to 5 min: its ticket may be lost.
+CREATE OR REPLACE FUNCTION queue.stale_tags() RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE tags AS (
+        SELECT min(l.tag) AS tag FROM queue.live_job l WHERE l.state = 'queued'
+        UNION ALL
+        SELECT (SELECT min(l.tag) FROM queue.live_job l WHERE l.state = 'queued' AND l.tag > t.tag) FROM tags t WHERE t.tag IS NOT NULL
+    )
+    SELECT coalesce(array_agg(t.tag), '{}')
+    FROM tags t CROSS JOIN LATERAL (
+        SELECT l.hinted_at, l.hints FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = t.tag
+        ORDER BY l.urgency, l.rank, l.id LIMIT 1) head
+    WHERE head.hinted_at < clock_timestamp() - least(5 * 2 ^ head.hints, 300) * interval '1 second'
+$$;
+
+RESET ROLE;

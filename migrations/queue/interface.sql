@@ -1,0 +1,519 @@
+-- What the queue publishes. One call is one round trip; each locks first and looks in a new statement.
+-- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
+-- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is being canceled.
+SET ROLE tidemill_queue_owner;
+
+-- What a caller fills in to ask for a job; a new optional field keeps the version.
+DO $$
+BEGIN
+    IF to_regtype('queue.job_request') IS NULL THEN
+        CREATE TYPE queue.job_request AS (
+            id uuid, chosen_id boolean, workspace_id text, kind text, path text, hash text, language text, code text,
+            entrypoint text, tag text, priority smallint, envs text[], timeout_s integer, limit_key text,
+            limit_ceiling integer, due_at timestamptz, due_in_ms bigint, parent_job uuid, trigger_kind text,
+            visible_to_owner boolean, created_by text, permissioned_as text, email text, permissions json,
+            reply_to text, traceparent text);
+    END IF;
+END
+$$;
+
+-- Ask for a job: its row, its place in the line and its ticket, in one transaction with whatever else is to be said.
+CREATE OR REPLACE FUNCTION queue.request_job(p_request json, p_args json, p_also json)
+RETURNS TABLE (state text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    r      queue.job_request := json_populate_record(NULL::queue.job_request, p_request);
+    v_now  timestamptz := clock_timestamp();
+    v_born timestamptz := queue.born_of(r.id);
+    v_due  timestamptz;
+    v_root uuid;
+    v_root_canceled boolean;
+    v_said json[] := '{}';
+    v_job  queue.live_job;
+BEGIN
+    IF r.chosen_id THEN
+        IF EXISTS (SELECT FROM queue.job j WHERE j.id = r.id AND j.born = v_born) THEN
+            RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
+        END IF;
+        v_born := v_now;
+        BEGIN
+            INSERT INTO queue.displaced_job (id, born) VALUES (r.id, v_born);
+        EXCEPTION WHEN unique_violation THEN
+            RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
+        END;
+    END IF;
+    IF r.parent_job IS NOT NULL THEN
+        SELECT coalesce(j.root_job, j.id) INTO v_root FROM queue.job j
+        WHERE j.id = r.parent_job AND j.born = queue.locate(r.parent_job) AND j.workspace_id = r.workspace_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'parent job % does not exist in this workspace', r.parent_job USING ERRCODE = 'TM002';
+        END IF;
+        SELECT l.cancel_at IS NOT NULL INTO v_root_canceled FROM queue.live_job l WHERE l.id = v_root FOR SHARE;
+        IF v_root_canceled THEN
+            RAISE EXCEPTION 'job % above it is being canceled', v_root USING ERRCODE = 'TM003';
+        END IF;
+    END IF;
+    IF to_regclass('queue.job_p' || to_char(v_born AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL THEN
+        PERFORM queue.make_day((v_born AT TIME ZONE 'UTC')::date);
+    END IF;
+    v_due := coalesce(r.due_at, v_now + coalesce(r.due_in_ms, 0) * interval '1 millisecond');
+    INSERT INTO queue.job (id, born, workspace_id, kind, path, hash, language, code, entrypoint, args, tag, priority, envs,
+                           timeout_s, limit_key, limit_ceiling, due_at, parent_job, root_job, trigger_kind, visible_to_owner,
+                           created_at, created_by, permissioned_as, email, permissions, traceparent)
+    VALUES (r.id, v_born, r.workspace_id, r.kind, r.path, r.hash, r.language, r.code, r.entrypoint, p_args, r.tag,
+            coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.limit_key, r.limit_ceiling, v_due, r.parent_job,
+            v_root, r.trigger_kind, coalesce(r.visible_to_owner, true), v_now, r.created_by, r.permissioned_as, r.email,
+            r.permissions, r.traceparent);
+    -- Not under the key's lock before the row is in: the lock order puts jobs before limit keys.
+    INSERT INTO queue.live_job (id, born, workspace_id, state, tag, urgency, rank, due_at, limit_key, limit_ceiling, root_job,
+                                reply_to, traceparent, hinted_at)
+    VALUES (r.id, v_born, r.workspace_id, CASE WHEN v_due > v_now OR r.limit_key IS NOT NULL THEN 'scheduled' ELSE 'queued' END,
+            r.tag, -coalesce(r.priority, 0), queue.next_rank(r.tag, r.workspace_id, (-coalesce(r.priority, 0))::smallint), v_due,
+            r.limit_key, r.limit_ceiling, v_root, r.reply_to, r.traceparent, v_now)
+    RETURNING * INTO v_job;
+    IF v_job.state = 'queued' THEN
+        v_said := ARRAY[queue.say_ticket(v_job)];
+    ELSIF v_due > v_now THEN
+        v_said := ARRAY[bus.say('job.scheduled.v1', 'job.scheduled', json_build_object('job_id', r.id, 'due_at', v_due), r.traceparent)];
+    ELSE
+        v_said := queue.enter_line(r.id);
+        SELECT l.state INTO v_job.state FROM queue.live_job l WHERE l.id = r.id;
+    END IF;
+    IF p_also IS NOT NULL THEN
+        v_said := v_said || bus.say_all(p_also, r.traceparent);
+    END IF;
+    RETURN QUERY SELECT v_job.state, queue.flatten(v_said);
+END
+$$;
+
+-- The best queued job of these tags, or nothing. Repeating the call with the same key returns the same claim.
+-- A ticket's job id is not passed on: looking whether something better waits costs the same probe as taking it.
+CREATE OR REPLACE FUNCTION queue.claim_job(p_tags text[], p_worker_run uuid, p_claim_key uuid)
+RETURNS TABLE (id uuid, workspace_id text, kind text, path text, hash text, language text, code text, entrypoint text, args json,
+               tag text, envs text[], timeout_s integer, due_at timestamptz, parent_job uuid, root_job uuid, created_by text,
+               permissioned_as text, email text, claims smallint, reply_to text, traceparent text, token text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_job queue.live_job;
+    v_id  uuid;
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job l WHERE l.claim_key = p_claim_key;
+    IF NOT FOUND THEN
+        SELECT best.id INTO v_id
+        FROM unnest(p_tags) AS t (tag)
+        CROSS JOIN LATERAL (
+            SELECT l.id, l.urgency, l.rank FROM queue.live_job l
+            WHERE l.state = 'queued' AND l.tag = t.tag
+            ORDER BY l.urgency, l.rank, l.id LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) best
+        ORDER BY best.urgency, best.rank, best.id LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        UPDATE queue.live_job l SET state = 'running', claim_key = p_claim_key, worker_run = p_worker_run,
+            claims = l.claims + 1, claimed_at = clock_timestamp()
+        WHERE l.id = v_id RETURNING * INTO v_job;
+    END IF;
+    RETURN QUERY
+        SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.code, j.entrypoint, j.args, j.tag, j.envs, j.timeout_s,
+               j.due_at, j.parent_job, j.root_job, j.created_by, j.permissioned_as, j.email, v_job.claims, v_job.reply_to,
+               j.traceparent, queue.job_token(j.id, p_claim_key)
+        FROM queue.job j WHERE j.id = v_job.id AND j.born = v_job.born;
+END
+$$;
+
+-- One beat for all that a worker holds. `verdict` is `keep`, `cancel` (stop it, its end is awaited) or `drop` (no longer
+-- yours). A running job of this process that it does not hold and that was claimed more than a beat ago goes back into
+-- the line: the answer to its claim was lost, and nobody's code has started.
+CREATE OR REPLACE FUNCTION queue.renew(p_worker_run uuid, p_held uuid[], p_beat interval, p_executed bigint, p_draining boolean)
+RETURNS TABLE (claim_key uuid, verdict text, reason text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_job  queue.live_job;
+    v_said json[] := '{}';
+BEGIN
+    UPDATE queue.worker w SET beat_at = clock_timestamp(), jobs_executed = p_executed, draining = p_draining WHERE w.worker_run = p_worker_run;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'worker run % is not registered', p_worker_run USING ERRCODE = 'TM004';
+    END IF;
+    FOR v_job IN
+        SELECT l.* FROM queue.live_job l
+        WHERE l.worker_run = p_worker_run AND l.state = 'running' AND NOT (l.claim_key = ANY (p_held))
+          AND l.claimed_at < clock_timestamp() - p_beat
+        ORDER BY l.id FOR UPDATE
+    LOOP
+        v_said := v_said || queue.requeue(v_job, 0);
+    END LOOP;
+    RETURN QUERY
+        SELECT h.claim_key,
+               CASE WHEN l.id IS NULL THEN 'drop' WHEN l.cancel_at IS NOT NULL THEN 'cancel' ELSE 'keep' END,
+               l.cancel_reason, NULL::json
+        FROM unnest(p_held) AS h (claim_key)
+        LEFT JOIN queue.live_job l ON l.claim_key = h.claim_key AND l.worker_run = p_worker_run
+        UNION ALL
+        SELECT NULL, 'said', NULL, queue.flatten(v_said) WHERE cardinality(v_said) > 0;
+END
+$$;
+
+-- A chunk of a running job's log; `false` when the claim is over. Repeating a chunk changes nothing.
+CREATE OR REPLACE FUNCTION queue.append_log(p_id uuid, p_claim_key uuid, p_seq integer, p_text text, p_units integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_job queue.live_job;
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job l WHERE l.id = p_id AND l.claim_key = p_claim_key FOR SHARE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO queue.log_chunk (job_id, born, claim_no, seq, units, text)
+    VALUES (p_id, v_job.born, v_job.claims, p_seq, p_units, p_text) ON CONFLICT DO NOTHING;
+    RETURN true;
+END
+$$;
+
+-- What a worker says of a run that ended.
+DO $$
+BEGIN
+    IF to_regtype('queue.ending') IS NULL THEN
+        CREATE TYPE queue.ending AS (
+            outcome text, worker text, memory_peak_kb integer, labels text[], log_seq integer, log_text text, log_units integer);
+    END IF;
+END
+$$;
+
+-- Store the end of a run. `done` the first time, `already_done` when this very claim has said it before, `stale` when the
+-- job went on without it, `unknown` when there is no such job.
+CREATE OR REPLACE FUNCTION queue.finish_job(p_id uuid, p_claim_key uuid, p_ending json, p_result json)
+RETURNS TABLE (answer text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    e      queue.ending := json_populate_record(NULL::queue.ending, p_ending);
+    v_job  queue.live_job;
+    v_said json[];
+    v_key  uuid;
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job l WHERE l.id = p_id FOR UPDATE;
+    IF NOT FOUND THEN
+        SELECT f.claim_key INTO v_key FROM queue.finished_job f WHERE f.id = p_id AND f.born = queue.locate(p_id);
+        IF NOT FOUND THEN
+            RETURN QUERY SELECT 'unknown', NULL::json;
+        ELSE
+            RETURN QUERY SELECT CASE WHEN v_key = p_claim_key THEN 'already_done' ELSE 'stale' END, NULL::json;
+        END IF;
+        RETURN;
+    END IF;
+    IF v_job.claim_key IS DISTINCT FROM p_claim_key THEN
+        RETURN QUERY SELECT 'stale', NULL::json;
+        RETURN;
+    END IF;
+    IF e.log_text IS NOT NULL THEN
+        INSERT INTO queue.log_chunk (job_id, born, claim_no, seq, units, text)
+        VALUES (p_id, v_job.born, v_job.claims, e.log_seq, e.log_units, e.log_text) ON CONFLICT DO NOTHING;
+    END IF;
+    v_said := queue.settle(v_job, e.outcome, p_result, e.worker, e.memory_peak_kb, e.labels);
+    RETURN QUERY SELECT 'done', queue.flatten(v_said);
+END
+$$;
+
+-- Give a claimed job back, unfinished, because its worker is going: it counts against nothing.
+CREATE OR REPLACE FUNCTION queue.release_job(p_id uuid, p_claim_key uuid) RETURNS json
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_job queue.live_job;
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job l WHERE l.id = p_id AND l.claim_key = p_claim_key FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN '[]';
+    END IF;
+    RETURN json_build_array(queue.requeue(v_job, 0));
+END
+$$;
+
+-- Cancel a job. A job that waits ends here; a running one is marked and its worker named, unless `force` withdraws its claim.
+-- `answer` is `canceled`, `requested`, `finished` (it had ended before) or `unknown`.
+CREATE OR REPLACE FUNCTION queue.cancel_job(p_workspace_id text, p_id uuid, p_by text, p_reason text, p_force boolean, p_also json)
+RETURNS TABLE (answer text, worker_run uuid, reply_to text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_job  queue.live_job;
+    v_said json[] := '{}';
+    v_answer text := 'canceled';
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job l WHERE l.id = p_id AND l.workspace_id = p_workspace_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT CASE WHEN EXISTS (
+            SELECT FROM queue.job j WHERE j.id = p_id AND j.born = queue.locate(p_id) AND j.workspace_id = p_workspace_id)
+            THEN 'finished' ELSE 'unknown' END, NULL::uuid, NULL::text, NULL::json;
+        RETURN;
+    END IF;
+    IF v_job.cancel_at IS NULL THEN
+        v_job.cancel_at := clock_timestamp();
+        v_job.cancel_by := p_by;
+        v_job.cancel_reason := p_reason;
+    END IF;
+    IF v_job.state = 'running' AND NOT p_force THEN
+        UPDATE queue.live_job l SET cancel_at = v_job.cancel_at, cancel_by = v_job.cancel_by, cancel_reason = v_job.cancel_reason
+        WHERE l.id = p_id;
+        v_answer := 'requested';
+    ELSE
+        v_said := queue.settle(v_job, 'canceled', queue.canceled_result(v_job.cancel_by, v_job.cancel_reason), NULL, NULL, NULL);
+    END IF;
+    IF p_also IS NOT NULL THEN
+        v_said := v_said || bus.say_all(p_also, v_job.traceparent);
+    END IF;
+    RETURN QUERY SELECT v_answer, v_job.worker_run, v_job.reply_to, queue.flatten(v_said);
+END
+$$;
+
+-- Why is this job not running? One sentence, and the facts behind it.
+CREATE OR REPLACE FUNCTION queue.explain_job(p_workspace_id text, p_id uuid) RETURNS json
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_job     queue.live_job;
+    v_outcome text;
+    v_workers bigint;
+    v_slots   bigint;
+    v_busy    bigint;
+    v_ahead   bigint;
+    v_why     text;
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job l WHERE l.id = p_id AND l.workspace_id = p_workspace_id;
+    IF NOT FOUND THEN
+        SELECT f.outcome INTO v_outcome FROM queue.finished_job f JOIN queue.job j USING (id, born)
+        WHERE f.id = p_id AND f.born = queue.locate(p_id) AND j.workspace_id = p_workspace_id;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        RETURN json_build_object('state', v_outcome, 'why', 'The job has finished: ' || v_outcome || '.');
+    END IF;
+    SELECT count(*), coalesce(sum(w.slots), 0) INTO v_workers, v_slots FROM queue.worker w
+    WHERE v_job.tag = ANY (w.tags) AND NOT w.draining AND w.beat_at > clock_timestamp() - interval '10 seconds';
+    SELECT count(*) INTO v_busy FROM queue.live_job l JOIN queue.worker w ON w.worker_run = l.worker_run
+    WHERE l.state = 'running' AND v_job.tag = ANY (w.tags);
+    SELECT count(*) INTO v_ahead FROM (
+        SELECT FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = v_job.tag
+          AND (l.urgency, l.rank, l.id) < (v_job.urgency, v_job.rank, v_job.id) LIMIT 10000) a;
+    v_why := CASE v_job.state
+        WHEN 'scheduled' THEN 'It waits for its time, ' || to_char(v_job.due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC.'
+        WHEN 'blocked' THEN 'It waits for a slot of the concurrency limit ' || quote_literal(v_job.limit_key) || ', which allows '
+            || v_job.limit_ceiling || ' at a time.'
+        WHEN 'running' THEN CASE WHEN v_job.cancel_at IS NULL THEN 'It is running.' ELSE 'It is being canceled.' END
+        WHEN 'suspended' THEN 'It is suspended.'
+        ELSE CASE
+            WHEN v_workers = 0 THEN 'No worker serves the tag ' || quote_literal(v_job.tag) || '.'
+            WHEN v_busy >= v_slots THEN 'All ' || v_slots || ' slots of the ' || v_workers || ' workers that serve the tag '
+                || quote_literal(v_job.tag) || ' are busy; ' || v_ahead || ' jobs are ahead of it.'
+            ELSE 'It is about to be claimed; ' || v_ahead || ' jobs are ahead of it.'
+        END
+    END;
+    RETURN json_build_object('state', v_job.state, 'why', v_why, 'tag', v_job.tag, 'workers', v_workers, 'slots', v_slots,
+        'busy_slots', v_busy, 'ahead', v_ahead, 'due_at', v_job.due_at, 'claims', v_job.claims, 'lost_claims', v_job.lost_claims,
+        'limit_key', v_job.limit_key, 'limit_ceiling', v_job.limit_ceiling);
+END
+$$;
+
+-- Who this job token speaks for, while its claim lives. Digests are compared, not the text, so that time tells nothing.
+CREATE OR REPLACE FUNCTION queue.verify_job_token(p_token text)
+RETURNS TABLE (job_id uuid, workspace_id text, created_by text, permissioned_as text, email text, permissions json)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT j.id, j.workspace_id, j.created_by, j.permissioned_as, j.email, j.permissions
+    FROM regexp_match(p_token, '^tmj_([0-9]{1,9})_([0-9a-f]{32})_([0-9a-f]{64})$') m
+    JOIN queue.token_key k ON k.no = m[1]::integer
+    JOIN queue.live_job l ON l.id = m[2]::uuid AND l.state = 'running'
+    JOIN queue.job j ON j.id = l.id AND j.born = l.born
+    WHERE sha256(convert_to(queue.sign(k, l.id, l.claim_key), 'UTF8')) = sha256(convert_to(m[3], 'UTF8'))
+$$;
+
+-- A worker process has come up; workers silent for a day are forgotten.
+CREATE OR REPLACE FUNCTION queue.register_worker(
+    p_worker_run uuid, p_name text, p_instance text, p_group text, p_tags text[], p_slots integer, p_isolation text, p_version text)
+RETURNS json
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM queue.worker w WHERE w.beat_at < clock_timestamp() - interval '1 day'
+        AND NOT EXISTS (SELECT FROM queue.live_job l WHERE l.worker_run = w.worker_run AND l.state = 'running');
+    INSERT INTO queue.worker (worker_run, name, instance, worker_group, tags, slots, isolation, version)
+    VALUES (p_worker_run, p_name, p_instance, p_group, p_tags, p_slots, p_isolation, p_version)
+    ON CONFLICT (worker_run) DO UPDATE SET beat_at = clock_timestamp(), draining = false;
+    RETURN json_build_array(bus.say('worker.announced.v1', 'worker.announced',
+        json_build_object('worker_run', p_worker_run, 'name', p_name, 'tags', p_tags), NULL));
+END
+$$;
+
+-- A worker process has gone in good order.
+CREATE OR REPLACE FUNCTION queue.retire_worker(p_worker_run uuid) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM queue.worker w WHERE w.worker_run = p_worker_run
+        AND NOT EXISTS (SELECT FROM queue.live_job l WHERE l.worker_run = p_worker_run AND l.state = 'running')
+$$;
+
+-- The scheduler's one statement a second: what is due, who is lost, what is stranded, and when to look again.
+-- `p_connected_for`: for how long this scheduler has been able to ask. Leases count only time in which renewing was
+-- possible, so nobody is given up before a full lease and a beat after the server's start or this scheduler's reconnect.
+CREATE OR REPLACE FUNCTION queue.tick(p_connected_for interval, p_lease interval, p_beat interval, p_limit integer)
+RETURNS TABLE (said json, stranded json, ended json, dispatched integer, requeued integer, failed integer, stale_tags text[], next_due_in interval)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_due   json[] := queue.dispatch_due(p_limit);
+    v_open  json[] := queue.unblock();
+    v_lost  json[] := '{}';
+    v_ended json := '[]';
+    v_requeued integer := 0;
+    v_failed   integer := 0;
+BEGIN
+    IF p_connected_for > p_lease + p_beat AND clock_timestamp() - pg_postmaster_start_time() > p_lease + p_beat THEN
+        SELECT coalesce(array_agg(m) FILTER (WHERE m IS NOT NULL), '{}'),
+               coalesce(json_agg(json_build_object('job_id', r.job_id, 'reply_to', r.reply_to)) FILTER (WHERE r.verdict <> 'requeued'), '[]'),
+               count(*) FILTER (WHERE r.verdict = 'requeued'), count(*) FILTER (WHERE r.verdict = 'failed')
+        INTO v_lost, v_ended, v_requeued, v_failed
+        FROM queue.rescue_lost(p_lease, p_limit) r LEFT JOIN LATERAL unnest(r.said) m ON true;
+    END IF;
+    RETURN QUERY SELECT queue.flatten(v_due || v_open || v_lost), bus.take_stranded(interval '1 second', p_limit), v_ended,
+        cardinality(v_due), v_requeued, v_failed, queue.stale_tags(),
+        (SELECT min(l.due_at) - clock_timestamp() FROM queue.live_job l WHERE l.state = 'scheduled');
+END
+$$;
+
+-- Queued rows of a tag get a new ticket, first in line first, when the broker holds fewer tickets than there are rows.
+CREATE OR REPLACE FUNCTION queue.rehint(p_tag text, p_ready integer, p_limit integer) RETURNS json
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_missing bigint;
+    v_job     queue.live_job;
+    v_said    json[] := '{}';
+BEGIN
+    SELECT count(*) - p_ready INTO v_missing FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = p_tag;
+    FOR v_job IN
+        SELECT l.* FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = p_tag
+        ORDER BY l.urgency, l.rank, l.id LIMIT greatest(least(v_missing, p_limit), 0) FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE queue.live_job l SET hinted_at = clock_timestamp(), hints = least(l.hints + 1, 10) WHERE l.id = v_job.id;
+        v_said := v_said || queue.say_ticket(v_job);
+    END LOOP;
+    IF cardinality(v_said) = 0 THEN
+        UPDATE queue.live_job l SET hinted_at = clock_timestamp(), hints = least(l.hints + 1, 10)
+        WHERE l.id = (SELECT h.id FROM queue.live_job h WHERE h.state = 'queued' AND h.tag = p_tag
+                      ORDER BY h.urgency, h.rank, h.id LIMIT 1 FOR UPDATE SKIP LOCKED);
+    END IF;
+    RETURN queue.flatten(v_said);
+END
+$$;
+
+-- All that is known of a job, finished or not; `state` is its outcome once it has one.
+CREATE OR REPLACE VIEW queue.any_job AS
+SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, j.code, j.entrypoint, j.args, j.tag, j.priority, j.due_at,
+       j.timeout_s, j.parent_job, j.root_job, j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email,
+       coalesce(l.state, f.outcome) AS state, f.outcome, f.result, coalesce(f.started_at, l.claimed_at) AS started_at,
+       f.finished_at, coalesce(f.worker, w.name) AS worker, coalesce(f.claims, l.claims) AS claims,
+       coalesce(f.canceled_by, l.cancel_by) AS canceled_by, coalesce(f.canceled_reason, l.cancel_reason) AS canceled_reason,
+       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining
+FROM queue.job j
+LEFT JOIN queue.finished_job f ON f.id = j.id AND f.born = j.born
+LEFT JOIN queue.live_job l ON l.id = j.id
+LEFT JOIN queue.worker w ON w.worker_run = l.worker_run;
+
+-- Unfinished jobs only, for lists that would otherwise read every partition.
+CREATE OR REPLACE VIEW queue.unfinished_job AS
+SELECT l.id, l.born, l.workspace_id, l.state, l.due_at FROM queue.live_job l;
+
+-- The log with each chunk's place in it, in UTF-16 units from the beginning.
+CREATE OR REPLACE VIEW queue.job_log AS
+SELECT c.job_id, c.born, c.claim_no, c.seq, c.text, c.units FROM queue.log_chunk c;
+
+CREATE OR REPLACE VIEW queue.known_worker AS
+SELECT w.worker_run, w.name, w.instance, w.worker_group, w.tags, w.slots, w.isolation, w.version, w.started_at, w.beat_at, w.draining,
+       w.jobs_executed
+FROM queue.worker w;
+
+-- Partitions for today and the days ahead; returns how many days are ready from today on.
+CREATE OR REPLACE FUNCTION queue.prepare_days(p_ahead integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_today date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+BEGIN
+    FOR i IN 0..p_ahead LOOP
+        PERFORM queue.make_day(v_today + i);
+    END LOOP;
+    IF NOT EXISTS (SELECT FROM queue.token_key k WHERE k.created_at > clock_timestamp() - interval '1 day') THEN
+        PERFORM queue.make_token_key();
+    END IF;
+    DELETE FROM queue.token_key k
+    WHERE k.created_at < clock_timestamp() - interval '2 days'
+      AND k.created_at < coalesce((SELECT min(l.claimed_at) FROM queue.live_job l WHERE l.state = 'running'), 'infinity') - interval '2 days';
+    RETURN p_ahead + 1;
+END
+$$;
+
+-- Days of which every partition still stands and that are old enough to be looked at by retention, oldest first.
+CREATE OR REPLACE FUNCTION queue.days_before(p_before timestamptz) RETURNS SETOF date
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_date(right(c.relname, 8), 'YYYYMMDD')
+    FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'queue.job'::regclass AND to_date(right(c.relname, 8), 'YYYYMMDD') < (p_before AT TIME ZONE 'UTC')::date
+    ORDER BY 1
+$$;
+
+-- Move on what a day's partitions hold beyond the retention: unfinished jobs, whole trees whose root is unfinished, and
+-- jobs that finished late. Returns how many were moved; call it again until it moves none.
+CREATE OR REPLACE FUNCTION queue.move_on(p_day date, p_finished_before timestamptz, p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_from  timestamptz := p_day::timestamp AT TIME ZONE 'UTC';
+    v_to    timestamptz := (p_day + 1)::timestamp AT TIME ZONE 'UTC';
+    v_born  timestamptz := clock_timestamp();
+    v_job   record;
+    v_moved integer := 0;
+BEGIN
+    FOR v_job IN
+        SELECT j.id, j.born FROM queue.job j
+        LEFT JOIN queue.finished_job f ON f.id = j.id AND f.born = j.born
+        WHERE j.born >= v_from AND j.born < v_to
+          AND (f.id IS NULL OR f.finished_at >= p_finished_before
+               OR EXISTS (SELECT FROM queue.live_job r WHERE r.id = j.root_job))
+        ORDER BY j.id LIMIT p_limit
+    LOOP
+        PERFORM FROM queue.live_job l WHERE l.id = v_job.id FOR UPDATE;
+        INSERT INTO queue.displaced_job (id, born) VALUES (v_job.id, v_born) ON CONFLICT (id) DO UPDATE SET born = excluded.born;
+        UPDATE queue.live_job SET born = v_born WHERE id = v_job.id;
+        UPDATE queue.job SET born = v_born WHERE id = v_job.id AND born = v_job.born;
+        UPDATE queue.finished_job SET born = v_born WHERE id = v_job.id AND born = v_job.born;
+        UPDATE queue.log_chunk SET born = v_born WHERE job_id = v_job.id AND born = v_job.born;
+        v_moved := v_moved + 1;
+    END LOOP;
+    IF v_moved = 0 THEN
+        DELETE FROM queue.displaced_job d WHERE d.born >= v_from AND d.born < v_to;
+    END IF;
+    RETURN v_moved;
+END
+$$;
+
+GRANT USAGE ON SCHEMA queue TO tidemill_api, tidemill_scheduler, tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.request_job(json, json, json) TO tidemill_api, tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.claim_job(text[], uuid, uuid) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.renew(uuid, uuid[], interval, bigint, boolean) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.append_log(uuid, uuid, integer, text, integer) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.finish_job(uuid, uuid, json, json) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.release_job(uuid, uuid) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.register_worker(uuid, text, text, text, text[], integer, text, text) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.retire_worker(uuid) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.cancel_job(text, uuid, text, text, boolean, json) TO tidemill_api, tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.explain_job(text, uuid) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.verify_job_token(text) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.locate(uuid) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.tick(interval, interval, interval, integer) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.rehint(text, integer, integer) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.prepare_days(integer) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
+GRANT SELECT ON queue.any_job, queue.unfinished_job, queue.job_log, queue.known_worker TO tidemill_api;
+
+-- Ready for the days ahead, and with a key to sign with, before the first service starts.
+SELECT queue.prepare_days(14);
+
+RESET ROLE;

@@ -1,0 +1,55 @@
+"""The subcommands that every installation has: `settings` and `migrate`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from tidemill.chassis.cli import Command
+from tidemill.chassis.errors import StartRefused
+from tidemill.chassis.extensions import load
+from tidemill.chassis.migrate import migrate
+from tidemill.chassis.service import GROUP, ServiceSpec
+from tidemill.chassis.settings import ChassisSettings, describe, read, refuse_unknown
+from tidemill.shared.catalog import Service
+
+
+def setting_kinds() -> Sequence[type[msgspec.Struct]]:
+    """Return the structs that declare the settings of what is installed."""
+    return [ChassisSettings, *(spec.settings for spec in load(GROUP, ServiceSpec))]
+
+
+def list_settings(_: argparse.Namespace) -> int:
+    """Print every setting with its value, what is allowed and what it means."""
+    kinds = setting_kinds()
+    refuse_unknown(kinds, os.environ)
+    for kind in kinds:
+        for line in describe(read(kind, os.environ)):
+            mark = " " if line.is_default else "*"
+            sys.stdout.write(f"{mark} {line.name}={line.value}\n      {line.description} ({line.allowed})\n")
+    sys.stdout.write("* set in the environment\n")
+    return 0
+
+
+def apply_migrations(_: argparse.Namespace) -> int:
+    """Bring the database to this version."""
+    settings = read(ChassisSettings, os.environ)
+    url = settings.migrator_database_url or settings.database_url
+    if url is None:
+        raise StartRefused(
+            "set TIDEMILL_MIGRATOR_DATABASE_URL: the URL of a role with CREATEROLE that owns the database"
+        )
+    passwords = {}
+    for service in Service:
+        own = urlsplit(getattr(settings, f"{service.value}_database_url") or "")
+        if own.username == f"tidemill_{service.value}" and own.password:
+            passwords[service] = unquote(own.password)
+    migrate(url, passwords, lambda line: sys.stdout.write(line + "\n"))
+    return 0
+
+
+SETTINGS = Command(name="settings", help="list all settings, their values and what is allowed", run=list_settings)
+MIGRATE = Command(name="migrate", help="bring the database to this version", run=apply_migrations)

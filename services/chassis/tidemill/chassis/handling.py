@@ -1,0 +1,153 @@
+"""What both broker adapters do with a delivery: run its handler, and be patient when the handler raises.
+
+    returns ─────────── done; the handler has used one of the three verbs, or will
+    raises ──────────── wait (100 ms, doubling to 30 s), then to the end of the queue; the message comes again
+    raises for ever ─── after 20 failures, bury; but only when other messages went well in the meantime
+
+To the end and not to the front, where a subscriber with a prefetch of one would never see another message.
+The last condition tells a broken message from a broken neighbour: while the database is away everything fails, and
+nothing may be thrown to the dead letters for that.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from random import Random
+from typing import Any, Protocol
+
+import msgspec
+
+from tidemill.chassis.backoff import delay, delays
+from tidemill.chassis.broker import BrokerUnavailable, Delivery, Handler
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = timedelta(milliseconds=100)
+LONGEST_PAUSE = timedelta(seconds=30)
+PATIENCE = 20
+REMEMBERED_FAILURES = 1000
+
+
+class Settleable(Delivery, Protocol):
+    """A delivery that knows whether one of its verbs has been used."""
+
+    @property
+    def settled(self) -> bool: ...
+
+    async def send_to_end(self) -> None:
+        """Put it back behind all that waits."""
+
+
+class Failure(msgspec.Struct):
+    """How often a message made its handler raise, and how many others had gone well when it began to."""
+
+    successes_before: int
+    times: int = 0
+
+
+class Handling:
+    """The running handlers of one subscription."""
+
+    def __init__(self, queue: str, handler: Handler, rng: Random) -> None:
+        self._queue = queue
+        self._handler = handler
+        self._rng = rng
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: OrderedDict[str, Failure] = OrderedDict()
+        self._successes = 0
+        self._paused = asyncio.Event()
+        self._stopped = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether new deliveries go straight back."""
+        return self._paused.is_set()
+
+    def pause(self) -> None:
+        """Give back what waits for its next attempt, and from now on whatever still arrives."""
+        self._paused.set()
+
+    def resume(self) -> None:
+        """Run handlers again."""
+        self._paused.clear()
+
+    def take(self, delivery: Settleable) -> None:
+        """Start the handler of one delivery; after `stop` it is left alone and comes again elsewhere."""
+        if not self._stopped:
+            self.start(self._attend(delivery))
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that ends with this subscription."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Cancel every handler that still runs and wait until all have ended."""
+        self._stopped = True
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def announce(self, on_ready: Callable[[], Awaitable[None]] | None) -> None:
+        """Await `on_ready`, again and again while it raises: what was missed has to be asked for."""
+        if on_ready is None:
+            return
+        for pause in delays(FIRST_PAUSE, LONGEST_PAUSE, self._rng):
+            try:
+                await on_ready()
+            except Exception:
+                log.exception("catching up after subscribing failed", extra={"queue": self._queue})
+                await asyncio.sleep(pause.total_seconds())
+            else:
+                return
+
+    async def _attend(self, delivery: Settleable) -> None:
+        if self.paused:
+            await delivery.give_back()
+            return
+        try:
+            await self._handler(delivery)
+        except Exception as error:
+            await self._forgive(delivery, error)
+        else:
+            self._successes += 1
+            self._failures.pop(delivery.message_id, None)
+
+    async def _forgive(self, delivery: Settleable, error: Exception) -> None:
+        failure = self._remember(delivery.message_id)
+        facts = {"queue": self._queue, "message_id": delivery.message_id, "times": failure.times}
+        if failure.times == 1 and not isinstance(error, BrokerUnavailable):
+            log.error("message handler failed", exc_info=error, extra=facts)
+        else:
+            log.warning("message handler failed again", extra={**facts, "error": type(error).__name__})
+        if delivery.settled:
+            return
+        if failure.times >= PATIENCE and self._successes > failure.successes_before:
+            try:
+                await delivery.bury(f"its handler failed {failure.times} times, last with {type(error).__name__}")
+            except BrokerUnavailable:
+                log.warning("dead letters can't be reached", extra=facts)
+            else:
+                self._failures.pop(delivery.message_id, None)
+                return
+        await self._wait(delay(failure.times, FIRST_PAUSE, LONGEST_PAUSE, self._rng))
+        await delivery.send_to_end()
+
+    def _remember(self, message_id: str) -> Failure:
+        failure = self._failures.setdefault(message_id, Failure(successes_before=self._successes))
+        failure.times += 1
+        self._failures.move_to_end(message_id)
+        if len(self._failures) > REMEMBERED_FAILURES:
+            self._failures.popitem(last=False)
+        return failure
+
+    async def _wait(self, pause: timedelta) -> None:
+        try:
+            async with asyncio.timeout(pause.total_seconds()):
+                await self._paused.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,141 @@
+"""Runs one Python script: loads it as the module `main`, calls its function, and says what came of it."""
+
+# ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import random
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from . import arguments, encode
+from .answer import Answer, failure
+
+Emit = Callable[[str], None]
+
+MODULE = "main"
+REHEARSAL = "import json\n\ndef main(x: int = 1, **rest):\n    print(end='')\n    return {'x': x, 'rest': rest}\n"
+
+
+def run(order: dict[str, Any], folder: str, emit: Emit) -> Answer:
+    """Run the script to its end, threads and exit handlers included, and return its answer."""
+    own_pid = os.getpid()
+    reseed()
+    answer = evaluate(order["code"], order["entrypoint"], order["args"], f"{folder}/{MODULE}.py", emit)
+    if os.getpid() == own_pid:
+        finish()
+    return answer
+
+
+def rehearse(folder: str) -> None:
+    """Run a trivial script once and leave no trace of it."""
+    order = json.loads(json.dumps({"code": REHEARSAL, "entrypoint": "main", "args": {"x": 1, "y": "z"}}))
+    evaluate(order["code"], order["entrypoint"], order["args"], f"{folder}/{MODULE}.py", lambda _: None)
+    del sys.modules[MODULE]
+    os.unlink(f"{folder}/{MODULE}.py")
+
+
+def evaluate(code: str, entrypoint: str, args: dict[str, Any], path: str, emit: Emit) -> Answer:
+    """Return the answer of one call; every exception becomes one."""
+    try:
+        module = load(code, path)
+        function = getattr(module, entrypoint, None)
+        if not callable(function):
+            return failure("raised", "EntrypointNotFound", f"the script defines no function named {entrypoint!r}")
+        positional, keywords = arguments.bind(function, args)
+        value = gather(function(*positional, **keywords), emit)
+        return Answer(True, "returned", encode.to_json(value))
+    except SystemExit as stop:
+        return stopped(stop)
+    except BaseException as error:  # noqa: BLE001 (whatever a script raises is its answer)
+        return raised(error, path)
+
+
+def load(code: str, path: str) -> types.ModuleType:
+    """Return the script as a module; its source is a real file, so that tracebacks and inspect show its lines."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(code)
+    module = types.ModuleType(MODULE)
+    module.__file__ = path
+    sys.modules[MODULE] = module
+    exec(compile(code, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 (this is what a worker is for)
+    return module
+
+
+def gather(value: Any, emit: Emit) -> Any:
+    """Return what the call came to: awaited if it must be, streamed item by item and joined if it is a generator."""
+    if isinstance(value, types.GeneratorType):
+        return "".join([_say(item, emit) for item in value])
+    if isinstance(value, types.AsyncGeneratorType):
+        return _run_async(_join(value, emit))
+    if hasattr(value, "__await__"):
+        return _run_async(_await(value))
+    return value
+
+
+async def _join(items: types.AsyncGeneratorType[Any, None], emit: Emit) -> str:
+    return "".join([_say(item, emit) async for item in items])
+
+
+async def _await(value: Any) -> Any:
+    return await value
+
+
+def _run_async(coroutine: Any) -> Any:
+    import asyncio  # the zygote has it; a rehearsal does without
+
+    return asyncio.run(coroutine)
+
+
+def _say(item: object, emit: Emit) -> str:
+    chunk = item if isinstance(item, str) else encode.to_json(item).decode()
+    emit(chunk)
+    return chunk
+
+
+def stopped(stop: SystemExit) -> Answer:
+    """Return the answer of a script that called exit(): failed unless the code says otherwise."""
+    if stop.code is None or stop.code == 0:
+        return Answer(True, "returned", b"null")
+    code = stop.code if isinstance(stop.code, int) else 1
+    text = f": {stop.code}" if isinstance(stop.code, str) else ""
+    return failure("exit_code", "ExecutionErr", f"exit code {code}{text}", exit_code=code)
+
+
+def raised(error: BaseException, path: str) -> Answer:
+    """Return the answer of a script that raised, with the part of the traceback that is the script's."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != path:
+        frames = frames.tb_next
+    name = type(error).__name__
+    try:
+        message = str(error)
+        stack = "".join(traceback.TracebackException(type(error), error, frames).format())
+    except BaseException as second:  # noqa: BLE001 (a broken __str__ must not hide that the script failed)
+        return failure("raised", name, f"the exception cannot be shown: {type(second).__name__}", stack="")
+    return failure("raised", name, message, stack=stack)
+
+
+def finish() -> None:
+    """Do what an interpreter does at its end: wait for threads, run exit handlers, flush."""
+    threading._shutdown()  # type: ignore[attr-defined]  # what Py_FinalizeEx calls; there is no public name
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # the script may have closed or replaced it
+            stream.flush()
+
+
+def reseed() -> None:
+    """Make random numbers differ between children of one zygote."""
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()

@@ -1,0 +1,58 @@
+"""Start Python programs as separate processes, read what they say and wait for the end of any process."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+
+@asynccontextmanager
+async def python_program(*arguments: str | Path, uid: int | None = None) -> AsyncIterator[Process]:
+    """Run a Python program with pipes on its three streams; it is killed at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, user=uid, group=uid, limit=2**20
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def next_line(process: Process, within: float = 60) -> str:
+    """Return the next line that the program prints; fails with its standard error when it ends instead."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = await asyncio.wait_for(process.stdout.readline(), within)
+    if not line:
+        raise AssertionError((await process.stderr.read()).decode())
+    return line.decode().rstrip("\n")
+
+
+async def is_gone(pid: int, within: float = 20) -> bool:
+    """Wait until the process has ended, and tell whether it did in time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), within)
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return True
+
+
+def kill(pid: int) -> None:
+    """End the process at once, as a crash does."""
+    os.kill(pid, signal.SIGKILL)
