@@ -187,7 +187,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION queue.canceled_result(p_by text, p_reason text) RETURNS json
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT queue.error_result('Canceled', 'Job canceled by ' || p_by || coalesce(': ' || p_reason, ''),
+    SELECT queue.error_result('Canceled', 'Job canceled' || coalesce(' by ' || p_by, '') || coalesce(': ' || p_reason, ''),
         json_build_object('canceler', p_by, 'reason', p_reason))
 $$;
 

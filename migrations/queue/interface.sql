@@ -214,7 +214,10 @@ BEGIN
         INSERT INTO queue.log_chunk (job_id, born, claim_no, seq, units, text)
         VALUES (p_id, v_job.born, v_job.claims, e.log_seq, e.log_units, e.log_text) ON CONFLICT DO NOTHING;
     END IF;
-    v_said := queue.settle(v_job, e.outcome, p_result, e.worker, e.memory_peak_kb, e.labels);
+    -- Only the row knows who cancelled it and why.
+    v_said := queue.settle(v_job, e.outcome,
+        coalesce(p_result, CASE e.outcome WHEN 'canceled' THEN queue.canceled_result(v_job.cancel_by, v_job.cancel_reason) END),
+        e.worker, e.memory_peak_kb, e.labels);
     RETURN QUERY SELECT 'done', queue.flatten(v_said);
 END
 $$;

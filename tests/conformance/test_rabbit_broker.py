@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
@@ -24,7 +26,8 @@ from tests.conformance.broker_suite import (
 )
 from tests.support.servers import Rabbit
 
-from tidemill.chassis.broker import BrokerUnavailable, Fate
+from tidemill.allinone.rabbitmq import RabbitMqNode
+from tidemill.chassis.broker import BrokerUnavailable, Fate, Outgoing
 from tidemill.chassis.rabbit import QueueType, RabbitBroker
 from tidemill.shared.catalog import DEAD_LETTERS, DURABLE_QUEUES, Exchange, QueueSpec
 
@@ -181,8 +184,7 @@ class TestWithoutItsServer:
     async def test_all_confirmed_messages_arrive_although_the_server_restarts(
         self, rabbit: Rabbit, queue_type: QueueType, caplog: pytest.LogCaptureFixture
     ) -> None:
-        if rabbit.node is None:
-            pytest.skip("this server is not ours to stop")
+        node = own_node(rabbit)
         await forget_shared_queues(rabbit.url)
         caplog.set_level(logging.INFO)
         queue, taking, follow, followed = ticket_queue(), Taking(), fresh("follow"), Taking()
@@ -215,12 +217,12 @@ class TestWithoutItsServer:
 
             publishing = asyncio.create_task(publish_for_ever())
             await taking.until(lambda bodies: len(bodies) > 100)
-            await rabbit.node.stop()
+            await node.stop()
             async with asyncio.timeout(DEADLINE):
                 await refused.wait()
             assert not publisher.connected
             before = len(confirmed)
-            await rabbit.node.start()
+            await node.start()
             await eventually(lambda: _is_true(len(confirmed) > before + 200))
             stop.set()
             await publishing
@@ -232,6 +234,64 @@ class TestWithoutItsServer:
         lost = Counter(record.message for record in caplog.records if record.name.startswith("tidemill.chassis"))
         assert lost["connection to the broker lost, trying on"] == 2
         assert lost["broker is back"] == 2
+
+    async def test_publishing_is_refused_while_the_server_is_short_of_memory(self, rabbit: Rabbit) -> None:
+        node = own_node(rabbit)
+        await forget_shared_queues(rabbit.url)
+        queue, taking = ticket_queue(), Taking()
+        async with (
+            RabbitBroker(rabbit.url, "blocked", confirm_timeout=timedelta(milliseconds=300)) as broker,
+            standing(broker, queue, taking),
+        ):
+            await rabbitmqctl(node, "set_vm_memory_high_watermark", "0")
+            try:
+                with pytest.raises(BrokerUnavailable):
+                    await broker.publish([ticket(queue, b"unheard")])
+                for _ in range(5000):
+                    broker.hint(ticket(queue, b"hint"))
+            finally:
+                await rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
+            await eventually(lambda: _is_confirmed(broker, ticket(queue, b"last")))
+            await taking.until(lambda bodies: b"last" in bodies)
+            await eventually(lambda: _is_true(Counter(taking.bodies)[b"hint"] >= 1000))
+        assert Counter(taking.bodies)[b"hint"] < 1100  # the rest was dropped, not piled up
+
+    async def test_a_frozen_server_makes_publishing_fail_in_time(self, rabbit: Rabbit) -> None:
+        node = own_node(rabbit)
+        await forget_shared_queues(rabbit.url)
+        queue, taking = ticket_queue(), Taking()
+        async with (
+            RabbitBroker(rabbit.url, "frozen", confirm_timeout=timedelta(milliseconds=300)) as broker,
+            standing(broker, queue, taking),
+        ):
+            assert node.pid is not None
+            os.kill(node.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(BrokerUnavailable, match="no answer in time"):
+                    await broker.publish([ticket(queue)])
+            finally:
+                os.kill(node.pid, signal.SIGCONT)
+            await eventually(lambda: _is_confirmed(broker, ticket(queue, b"last")))
+            await taking.until(lambda bodies: b"last" in bodies)
+
+
+def own_node(rabbit: Rabbit) -> RabbitMqNode:
+    if rabbit.node is None:
+        pytest.skip("this server is not ours to disturb")
+    return rabbit.node
+
+
+async def rabbitmqctl(node: RabbitMqNode, *arguments: str) -> None:
+    environment = node._environment(node._ports)  # type: ignore[arg-type]  # it has been started
+    process = await asyncio.create_subprocess_exec(node._programs / "rabbitmqctl", "-q", *arguments, env=environment)
+    assert await process.wait() == 0
+
+
+async def _is_confirmed(broker: RabbitBroker, message: Outgoing) -> bool:
+    try:
+        return list(await broker.publish([message])) == [Fate.CONFIRMED]
+    except BrokerUnavailable:
+        return False
 
 
 async def _hears(broker: RabbitBroker, key: str) -> bool:

@@ -6,15 +6,15 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 
 @asynccontextmanager
-async def python_program(*arguments: str | Path, uid: int | None = None) -> AsyncIterator[Process]:
+async def python_program(*arguments: str | Path) -> AsyncIterator[Process]:
     """Run a Python program with pipes on its three streams; it is killed at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, user=uid, group=uid, limit=2**20
+        sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=2**20
     )
     try:
         yield process
@@ -56,3 +56,17 @@ async def is_gone(pid: int, within: float = 20) -> bool:
 def kill(pid: int) -> None:
     """End the process at once, as a crash does."""
     os.kill(pid, signal.SIGKILL)
+
+
+def listening_addresses(pid: int) -> list[str]:
+    """Return where a process listens on TCP, as the kernel writes it: "0100007F:1F90" is 127.0.0.1:8080."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since we began
+            sockets.add(str(descriptor.readlink()))
+    return [
+        fields[1]
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:])
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets
+    ]

@@ -1,19 +1,22 @@
 import asyncio
+import multiprocessing
 import os
 import shutil
+import signal
 import stat
 import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.support.processes import is_gone, kill, next_line, python_program
+from tests.support.processes import is_gone, kill, listening_addresses, next_line, python_program
 
 from tidemill.allinone import programs
 from tidemill.allinone.lifeline import occupants
-from tidemill.allinone.postgres import PROGRAMS, PostgresAddress, PostgresNode, embedded_postgres
+from tidemill.allinone.postgres import PROGRAMS, SERVER_UID, PostgresAddress, PostgresNode, embedded_postgres
 from tidemill.chassis.errors import StartRefused
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -46,7 +49,7 @@ async def test_the_migrator_owns_the_database_and_is_no_superuser(home: Path) ->
             role = await connection.fetchrow("SELECT * FROM pg_roles WHERE rolname = current_user")
             assert role is not None
             assert role["rolcreaterole"]
-            assert not (role["rolsuper"] or role["rolreplication"] or role["rolbypassrls"])
+            assert [name for name in ("rolsuper", "rolreplication", "rolbypassrls") if role[name]] == []
             await connection.execute("CREATE SCHEMA mine; CREATE ROLE somebody LOGIN; CREATE EXTENSION pg_trgm")
             assert await connection.fetchval("SHOW server_encoding") == "UTF8"
             assert await connection.fetchval("SELECT upper('ä')") == "Ä"
@@ -66,7 +69,7 @@ async def test_there_is_a_socket_in_a_private_folder_and_no_port(home: Path) -> 
     async with embedded_postgres(home) as address:
         node = occupants(home / "postgres" / "data", PROGRAMS)
         assert node
-        assert not [port for pid in node for port in listening_ports(pid)]
+        assert [address for pid in node for address in listening_addresses(pid)] == []
         for folder in (home, Path(address.host), home / "postgres", home / "postgres" / "data", home / "log"):
             assert mode_of(folder) == 0o700, folder
         for file in (*(home / "secrets").iterdir(), home / "log" / "postgres.log"):
@@ -85,9 +88,7 @@ async def test_the_password_of_the_address_is_not_shown_with_it(home: Path) -> N
 @as_root
 async def test_started_by_root_it_runs_as_somebody_else(home: Path) -> None:
     async with embedded_postgres(home):
-        assert {Path(f"/proc/{pid}").stat().st_uid for pid in occupants(home / "postgres" / "data", PROGRAMS)} == {
-            60600
-        }
+        assert {uid_of(pid) for pid in occupants(home / "postgres" / "data", PROGRAMS)} == {SERVER_UID}
 
 
 @as_root
@@ -105,23 +106,34 @@ async def test_a_home_below_a_closed_folder_and_closed_programs_do_no_harm(
         for _ in range(2):
             async with embedded_postgres(closed / "home") as address, connected(address) as connection:
                 assert await connection.fetchval("SELECT 1") == 1
-        assert [folder.name for folder in sorted(copies.iterdir())] == [f"postgres-{address.version}"]
+        assert [folder.name for folder in folders_in(copies)] == [f"postgres-{address.version}"]
     finally:
         shutil.rmtree(copies)
 
 
 @as_root
-async def test_an_ordinary_user_runs_it_as_well(home: Path) -> None:
+def test_an_ordinary_user_runs_it_as_well(home: Path) -> None:
     nobody = 65534
     own = folder_of(nobody, home)
-    async with python_program(reachable_launcher(home), "postgres", own, uid=nobody) as launcher:
-        ready = (await next_line(launcher)).split()
-        assert ready[0] == "ready"
-        assert uid_of(int(ready[1])) == nobody
-        assert launcher.stdin is not None
-        launcher.stdin.close()
-        assert await launcher.wait() == 0
-        assert await is_gone(int(ready[1]))
+
+    async def run(folder: Path) -> int:
+        async with embedded_postgres(folder) as address, connected(address) as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+            return uid_of(occupants(folder / "postgres" / "data", PROGRAMS)[0])
+
+    def run_as_nobody() -> None:
+        os.setgroups([])
+        os.setresgid(nobody, nobody, nobody)
+        os.setresuid(nobody, nobody, nobody)
+        assert asyncio.run(run(own)) == nobody
+
+    # Once here, so that all modules are loaded: the folder of this Python may be closed to others.
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(asyncio.run, run(home / "ours")).result() == SERVER_UID
+    child = multiprocessing.get_context("fork").Process(target=run_as_nobody)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
 
 
 async def test_a_long_home_gets_a_short_private_socket_folder(home: Path) -> None:
@@ -157,9 +169,9 @@ async def test_the_server_ends_with_a_killed_launcher_and_the_next_start_succeed
         pid = int((await next_line(launcher)).split()[1])
         launcher.kill()
         await launcher.wait()
-        async with embedded_postgres(home) as address, connected(address) as connection:
-            assert await connection.fetchval("SELECT 1") == 1
-            assert await is_gone(pid, within=1)
+        assert await is_gone(pid)
+    async with embedded_postgres(home) as address, connected(address) as connection:
+        assert await connection.fetchval("SELECT 1") == 1
 
 
 async def test_what_a_killed_server_left_in_its_folder_does_not_hinder_the_next_start(home: Path) -> None:
@@ -177,21 +189,14 @@ async def test_what_a_killed_server_left_in_its_folder_does_not_hinder_the_next_
 
 
 async def test_a_server_that_lives_on_alone_is_stopped_before_ours_starts(home: Path) -> None:
-    node = PostgresNode(home)
-    await node.start()
-    earlier = node.pid
-    assert earlier is not None
     said: list[str] = []
-    second = PostgresNode(home, said.append)
-    try:
-        address = await second.start()
-        async with connected(address) as connection:
+    async with python_program(LAUNCHER, "postgres", home) as launcher:
+        left = int((await next_line(launcher)).split()[1])
+        launcher.send_signal(signal.SIGSTOP)  # alive, but it does not look after its server any more
+        async with embedded_postgres(home, said.append) as address, connected(address) as connection:
             assert await connection.fetchval("SELECT 1") == 1
-        assert await is_gone(earlier)
-        assert any("earlier run" in line for line in said)
-    finally:
-        await node.stop()
-        await second.stop()
+            assert await is_gone(left, within=0.1)
+    assert any("earlier run" in line for line in said)
 
 
 async def test_data_of_another_version_is_refused_in_one_line(home: Path) -> None:
@@ -233,31 +238,6 @@ async def answer_of(address: PostgresAddress) -> object:
                 await asyncio.sleep(0)
 
 
-def listening_ports(pid: int) -> list[str]:
-    """Return the local addresses of the listening TCP sockets of a process."""
-    sockets = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            sockets.add(str(descriptor.readlink()))
-        except FileNotFoundError:
-            continue
-    found = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                found.append(fields[1])
-    return found
-
-
-def reachable_launcher(folder: Path) -> Path:
-    """Return the launcher at a place where every user can read it."""
-    copy = folder / "launcher.py"
-    shutil.copy(LAUNCHER, copy)
-    copy.chmod(0o644)
-    return copy
-
-
 def folder_of(uid: int, parent: Path) -> Path:
     """Return a new private folder of this user below one that everybody may cross."""
     parent.chmod(0o755)
@@ -265,6 +245,10 @@ def folder_of(uid: int, parent: Path) -> Path:
     folder.mkdir(mode=0o700)
     os.chown(folder, uid, uid)
     return folder
+
+
+def folders_in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
 
 
 def mode_of(path: Path) -> int:

@@ -47,8 +47,14 @@ def apply_migrations(_: argparse.Namespace) -> int:
         own = urlsplit(getattr(settings, f"{service.value}_database_url") or "")
         if own.username == f"tidemill_{service.value}" and own.password:
             passwords[service] = unquote(own.password)
-    migrate(url, passwords, lambda line: sys.stdout.write(line + "\n"))
+    migrate(url, passwords, print_line)
     return 0
+
+
+def print_line(line: str) -> None:
+    """Print one line of progress at once, also into a pipe."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 SETTINGS = Command(name="settings", help="list all settings, their values and what is allowed", run=list_settings)

@@ -103,7 +103,7 @@ class Database:
         )
 
     async def __aenter__(self) -> "Database":
-        await self._pool
+        self._pool = await self._pool
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -77,7 +77,8 @@ def _apply_file(connection: psycopg.Connection, applied: Mapping[str, str], fold
         connection.execute(content)
         connection.execute("RESET ROLE")
         connection.execute(
-            "INSERT INTO public.tidemill_applied VALUES (%s, %s) ON CONFLICT (file) DO UPDATE SET sha256 = excluded.sha256",
+            "INSERT INTO public.tidemill_applied VALUES (%s, %s)"
+            " ON CONFLICT (file) DO UPDATE SET sha256 = excluded.sha256",
             [name, digest],
         )
     return True

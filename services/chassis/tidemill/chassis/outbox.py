@@ -1,6 +1,6 @@
 """The transactional outbox: a message is a row of the transaction that it tells about, until the broker confirms it.
 
-    transaction ── bus.say() writes the row ── commit ─┬─ fast path: this process publishes at once, then forgets the row
+    transaction ── bus.say() writes the row ── commit ─┬─ fast path: published at once, then the row is forgotten
                                                        └─ it died here: the scheduler's relay finds the row, 1 s later
 
 Published messages may come twice, so every consumer is idempotent. Rows are forgotten in batches, because a delete and
@@ -19,7 +19,7 @@ from tidemill.chassis.database import Database, Transaction
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.telemetry import current_traceparent
 from tidemill.shared.catalog import BY_MESSAGE, Exchange, routing_key
-from tidemill.shared.message import Message
+from tidemill.shared.message import Message, wrap
 
 log = logging.getLogger(__name__)
 
@@ -145,12 +145,12 @@ def _is_settled(said: Said, fate: Fate) -> bool:
     return fate is Fate.CONFIRMED or said.exchange == Exchange.JOBS
 
 
-def hint_of(message: Message, body: bytes, **also: str) -> Outgoing:
+def hint_of(message: Message, source: str, **also: str) -> Outgoing:
     """Return a message that is said once and never written down: a reply, a follower's update, a cancel."""
     return Outgoing(
         exchange=BY_MESSAGE[type(message)].exchange,
         key=routing_key(message, **also),
-        body=body,
+        body=wrap(message, source),
         message_id="",
         traceparent=current_traceparent(),
     )

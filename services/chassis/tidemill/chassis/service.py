@@ -22,6 +22,7 @@ from tidemill.chassis.broker import Broker
 from tidemill.chassis.clock import Clock, SystemClock
 from tidemill.chassis.database import Database
 from tidemill.chassis.errors import DatabaseUnavailable, StartRefused
+from tidemill.chassis.extensions import load
 from tidemill.chassis.health import Health, serve_health
 from tidemill.chassis.outbox import Outbox
 from tidemill.chassis.rabbit import RabbitBroker
@@ -96,9 +97,25 @@ async def standing(
                 health=health,
                 clock=SystemClock(),
             )
-            async with spec.open(frame):
+            async with spec.open(frame), _extended(spec.name, frame):
                 yield health
             await outbox.drain()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """A part that somebody else adds to a service, found in the entry-point group `tidemill.<service>.extensions`."""
+
+    open: Callable[[Frame], AbstractAsyncContextManager[None]]
+    """Start the part on the service's own frame; it stops when the context is left, before the service does."""
+
+
+@asynccontextmanager
+async def _extended(service: Service, frame: Frame) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for extension in load(f"tidemill.{service}.extensions", Extension):
+            await stack.enter_async_context(extension.open(frame))
+        yield
 
 
 async def serve(spec: ServiceSpec, environ: Mapping[str, str]) -> None:

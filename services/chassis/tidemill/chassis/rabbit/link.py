@@ -51,6 +51,8 @@ def lost_as_unavailable() -> Iterator[None]:
 
 def reason_of(error: BaseException) -> str:
     """Return an error in one line; the library's own text when it has one."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
+from enum import Enum, auto
 
 MARKER = "WM_STREAM: "
 
 Hear = Callable[[str], None]
+
+
+class _In(Enum):
+    LINE_START = auto()
+    LOG = auto()
+    STREAM = auto()
 
 
 class Output:
@@ -20,14 +27,14 @@ class Output:
     def __init__(self, log_bytes: int, stream_bytes: int, on_log: Hear, on_stream: Hear) -> None:
         self.truncated = False
         self.stream_overflow = False
-        self._log_left = log_bytes
         self._log_bytes = log_bytes
+        self._log_left = log_bytes
         self._stream_left = stream_bytes
         self._on_log = on_log
         self._on_stream = on_stream
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
-        self._at_line_start = True
+        self._in = _In.LINE_START
 
     def feed(self, data: bytes) -> None:
         """Take what was just read."""
@@ -37,8 +44,8 @@ class Output:
         """Take the end: whatever was held back is what it looks like."""
         self._take(self._decoder.decode(b"", final=True))
         held, self._held = self._held, ""
-        if held.startswith(MARKER):
-            self._stream(held)
+        if self._in is _In.STREAM:
+            self.stream(held)
         else:
             self._log(held)
 
@@ -51,44 +58,36 @@ class Output:
             self._on_stream(chunk)
 
     def _take(self, text: str) -> None:
-        text = self._held + text.replace("\0", "\ufffd")
+        *lines, rest = (self._held + text.replace("\0", "\ufffd")).split("\n")
         self._held = ""
-        if MARKER[0] not in text:
-            self._plain(text)
-            return
         logged: list[str] = []
-        for line in text.splitlines(keepends=True) if "\n" in text else [text]:
-            self._line(line, logged)
+        for line in lines:
+            self._piece(line + "\n", logged)
+        if rest:
+            self._piece(rest, logged)
         self._log("".join(logged))
 
-    def _line(self, line: str, logged: list[str]) -> None:
+    def _piece(self, line: str, logged: list[str]) -> None:
         complete = line.endswith("\n")
-        if self._at_line_start and line.startswith(MARKER):
-            if complete:
-                self._log("".join(logged))
-                logged.clear()
-                self._stream(line)
+        if self._in is _In.LINE_START:
+            if line.startswith(MARKER):
+                self._in = _In.STREAM
+                line = line.removeprefix(MARKER)
+            elif not complete and MARKER.startswith(line):
+                self._held = line
+                return
             else:
-                self._hold(line)
-        elif self._at_line_start and not complete and MARKER.startswith(line):
-            self._hold(line)
-        else:
+                self._in = _In.LOG
+        if self._in is _In.LOG:
             logged.append(line)
-            self._at_line_start = complete
-
-    def _hold(self, line: str) -> None:
-        if len(line) > self._stream_left + len(MARKER):
-            self.stream_overflow = True
         else:
-            self._held = line
-
-    def _plain(self, text: str) -> None:
-        if text:
-            self._at_line_start = text.endswith("\n")
-            self._log(text)
-
-    def _stream(self, line: str) -> None:
-        self.stream(line.removeprefix(MARKER).removesuffix("\n").replace("\\n", "\n"))
+            self._log("".join(logged))
+            logged.clear()
+            if line.endswith("\\"):  # the first half of an escaped newline, perhaps
+                self._held, line = "\\", line[:-1]
+            self.stream(line.removesuffix("\n").replace("\\n", "\n"))
+        if complete:
+            self._in = _In.LINE_START
 
     def _log(self, text: str) -> None:
         if not text or self.truncated:

@@ -92,7 +92,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return dict(raw)
     try:
         return typing.get_type_hints(function)
-    except Exception:  # noqa: BLE001 (annotations may be any expression; one that fails converts nothing)
+    except Exception:
         return {name: hint for name, hint in raw.items() if not isinstance(hint, str)}
 
 

@@ -22,7 +22,9 @@ _SOCKET = 3
 FAILED = 70
 
 
-def live(sock: socket.socket, output: int, order: dict[str, Any], environment: list[str], *, in_namespaces: bool) -> NoReturn:
+def live(
+    sock: socket.socket, output: int, order: dict[str, Any], environment: list[str], *, in_namespaces: bool
+) -> NoReturn:
     """Never return: this process is the child from here on."""
     try:
         sock = own_descriptors(sock, output)
@@ -38,7 +40,7 @@ def live(sock: socket.socket, output: int, order: dict[str, Any], environment: l
         job.run_one(sock, order["folder"], environment)
     except confine.RefusedError as refused:
         frames.send(sock, json.dumps({"refused": str(refused)}).encode())
-    except BaseException as error:  # noqa: BLE001 (nothing may run past this point: the zygote's own loop is above)
+    except BaseException as error:
         frames.send(sock, json.dumps({"refused": f"the sandbox failed: {error!r}"}).encode())
     os._exit(FAILED)
 

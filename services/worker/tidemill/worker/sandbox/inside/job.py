@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
@@ -13,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 from . import bash, confine, frames, python
 from .answer import Answer
@@ -68,9 +67,13 @@ def forget_ourselves(place: Place, environment: list[str]) -> None:
     sys.path += environment
     sys.argv = [f"{place.job}/main.py"]
     sys.orig_argv = [sys.executable, *sys.argv]
-    for stream in (sys.stdout, sys.stderr):
-        assert isinstance(stream, io.TextIOWrapper)
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    # Made anew: the inherited ones believe that they write to a file that can be rewound.
+    sys.stdout = sys.__stdout__ = line_buffered(1)
+    sys.stderr = sys.__stderr__ = line_buffered(2)
+
+
+def line_buffered(fd: int) -> TextIO:
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def set_environment(env: dict[str, str], place: Place) -> None:

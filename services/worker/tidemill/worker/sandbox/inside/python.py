@@ -55,7 +55,7 @@ def evaluate(code: str, entrypoint: str, args: dict[str, Any], path: str, emit: 
         return Answer(True, "returned", encode.to_json(value))
     except SystemExit as stop:
         return stopped(stop)
-    except BaseException as error:  # noqa: BLE001 (whatever a script raises is its answer)
+    except BaseException as error:
         return raised(error, path)
 
 
@@ -119,7 +119,7 @@ def raised(error: BaseException, path: str) -> Answer:
     try:
         message = str(error)
         stack = "".join(traceback.TracebackException(type(error), error, frames).format())
-    except BaseException as second:  # noqa: BLE001 (a broken __str__ must not hide that the script failed)
+    except BaseException as second:
         return failure("raised", name, f"the exception cannot be shown: {type(second).__name__}", stack="")
     return failure("raised", name, message, stack=stack)
 

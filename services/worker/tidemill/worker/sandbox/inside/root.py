@@ -1,11 +1,11 @@
 """The root folder that jobs see: the system's programs read-only, a minimal /etc and /dev, and nothing else of the host.
 
-    /usr /bin /lib* /sbin     the host's, read-only, no set-uid, no devices
-    the interpreter's prefix  read-only, at its own path (compiled-in paths must keep working)
-    /env/0, /env/1, ...       the library folders of the environment, read-only
-    /etc                      written by us: users, names, certificates, time zone, alternatives
-    /dev                      null zero full random urandom, shm
-    /proc /tmp /job /dev/shm  empty here; each child mounts its own
+/usr /bin /lib* /sbin     the host's, read-only, no set-uid, no devices
+the interpreter's prefix  read-only, at its own path (compiled-in paths must keep working)
+/env/0, /env/1, ...       the library folders of the environment, read-only
+/etc                      written by us: users, names, certificates, time zone, alternatives
+/dev                      null zero full random urandom, shm
+/proc /tmp /job /dev/shm  empty here; each child mounts its own
 """
 
 # ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
@@ -30,11 +30,8 @@ LINKS = {
     "/dev/stderr": "/proc/self/fd/2",
     "/var/tmp": "/tmp",  # noqa: S108 (inside the new root)
 }
-COPIED = (
-    "gai.conf ld.so.cache localtime magic mime.types nsswitch.conf os-release protocols resolv.conf services timezone "
-    "ssl/openssl.cnf"
-).split()
-BOUND = "alternatives ca-certificates fonts pki/ca-trust/extracted pki/tls/certs ssl/certs".split()
+COPIED = ["gai.conf", "ld.so.cache", "localtime", "magic", "mime.types", "nsswitch.conf", "os-release", "protocols", "resolv.conf", "services", "timezone", "ssl/openssl.cnf"]
+BOUND = ["alternatives", "ca-certificates", "fonts", "pki/ca-trust/extracted", "pki/tls/certs", "ssl/certs"]
 WRITTEN = {
     "passwd": f"root:x:0:0:root:/:/bin/false\njob:x:{JOB_UID}:{JOB_UID}:job:/tmp:/bin/bash\nnobody:x:65534:65534::/:/bin/false\n",
     "group": f"root:x:0:\njob:x:{JOB_UID}:\nnogroup:x:65534:\n",

@@ -26,11 +26,7 @@ from typing import Any, NoReturn
 from . import confine, init, linux
 
 # What most scripts import anyway: after a fork it costs nothing.
-PRELOADED = (
-    "argparse asyncio base64 collections.abc contextlib copy csv dataclasses datetime decimal enum functools hashlib "
-    "inspect io itertools json linecache logging math operator os.path pathlib random re shutil string subprocess "
-    "tempfile textwrap threading time traceback types typing urllib.parse urllib.request uuid zoneinfo"
-).split()
+PRELOADED = ["argparse", "asyncio", "base64", "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "functools", "hashlib", "inspect", "io", "itertools", "json", "linecache", "logging", "math", "operator", "os.path", "pathlib", "random", "re", "shutil", "string", "subprocess", "tempfile", "textwrap", "threading", "time", "traceback", "types", "typing", "urllib.parse", "urllib.request", "uuid", "zoneinfo"]
 
 # Where site.py is not run (-S), scripts still expect these to be callable.
 SITE_BUILTINS = ("setquit", "setcopyright", "sethelper")
@@ -103,7 +99,9 @@ class Zygote:
         self.control = control
         self.in_namespaces = plan["isolation"] == "namespaces"
         self.environment = (
-            [f"/env/{number}" for number in range(len(plan["environment"]))] if self.in_namespaces else plan["environment"]
+            [f"/env/{number}" for number in range(len(plan["environment"]))]
+            if self.in_namespaces
+            else plan["environment"]
         )
         self.children: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, the worker's number for it)
         self.poll = select.poll()

@@ -1,0 +1,14 @@
+"""The audit service's inbox on one screen."""
+
+from collections.abc import Mapping
+
+from tidemill.audit.handlers import audit_recorded
+from tidemill.chassis.database import Database
+from tidemill.chassis.inbox import Handler
+from tidemill.shared.message import Message
+from tidemill.shared.messages import AuditRecorded
+
+
+def handlers(database: Database) -> Mapping[type[Message], Handler]:
+    """Return who handles what."""
+    return {AuditRecorded: lambda message, envelope: audit_recorded.handle(message, envelope, database)}

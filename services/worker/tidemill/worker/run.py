@@ -1,0 +1,179 @@
+"""One execution as a pipeline: prepare, execute, report.
+
+    claim ─▶ prepare ─▶ sandbox ─▶ report ─▶ tell those who wait
+               │           │          └ repeated until the database has answered: the claim key makes that harmless
+               │           └ stopped when the job is cancelled, the claim is over or this worker goes
+               └ a version that is gone fails the job
+
+Killing the process between any two lines leaves a claim whose lease runs out; the job is then claimed again.
+"""
+
+import asyncio
+import logging
+from datetime import timedelta
+from random import Random
+
+import msgspec
+from opentelemetry.trace import SpanKind
+
+from tidemill.chassis.backoff import delays
+from tidemill.chassis.errors import DatabaseUnavailable
+from tidemill.chassis.outbox import hint_of
+from tidemill.chassis.service import background
+from tidemill.chassis.telemetry import span
+from tidemill.shared.messages import JobAnswered, JobProgressed
+from tidemill.shared.messages.jobs import Progress
+from tidemill.shared.script import Outcome
+from tidemill.worker.context import SAYS, Context
+from tidemill.worker.environment import variables
+from tidemill.worker.held import Halt, Holding
+from tidemill.worker.logs import Chunk, Log
+from tidemill.worker.sandbox.execution import Ending, Execution, Limits
+from tidemill.worker.sandbox.settings import ZygoteKey
+from tidemill.worker.store import queue
+from tidemill.worker.store.queue import Answer, Claim, Report
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = timedelta(milliseconds=50)
+_LONGEST_PAUSE = timedelta(seconds=3)
+
+
+class ScriptGone(Exception):
+    """The script version of this job has been deleted."""
+
+
+async def run(ctx: Context, holding: Holding) -> None:
+    """Run a claimed job to its end and report it; never raises for anything that the job did."""
+    claim = holding.claim
+    assert claim is not None
+    facts = {"job_id": str(claim.id), "workspace_id": claim.workspace_id, "claims": claim.claims}
+    with span("run job", kind=SpanKind.CONSUMER, parent=claim.traceparent, attributes=facts):
+        written = Log(lambda chunk: _append(ctx, claim, chunk), lambda: _tell_followers(ctx, claim, Progress.LOGGED))
+        written.write(
+            f"job={claim.id} tag={claim.tag} worker={ctx.me.name} isolation={ctx.me.isolation}"
+            + (f" claim={claim.claims}" if claim.claims > 1 else "")
+            + "\n"
+        )
+        _tell_followers(ctx, claim, Progress.STARTED)
+        async with background(written.run()):
+            ending = await _execute(ctx, claim, holding, written)
+        await _report(ctx, claim, holding, ending, written)
+        log.info("job ran", extra={**facts, "reason": holding.halt or ending.reason})
+
+
+async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log) -> Ending:
+    try:
+        execution = await _prepare(ctx, claim)
+    except ScriptGone as gone:
+        return _failed("ScriptGone", str(gone))
+    try:
+        with span("execute", kind=SpanKind.INTERNAL):
+            return await ctx.sandbox.run(
+                ZygoteKey(workspace=claim.workspace_id),
+                execution,
+                on_log=written.write,
+                # A chunk of a streamed result belongs to the log until results can be followed as a stream.
+                on_stream=written.write,
+                cancel=holding.stop,
+            )
+    except Exception as error:
+        log.exception("sandbox failed", extra={"job_id": str(claim.id)})
+        return _failed("SandboxError", f"The sandbox could not run this job: {type(error).__name__}")
+
+
+async def _prepare(ctx: Context, claim: Claim) -> Execution:
+    code = claim.code
+    if code is None:
+        assert claim.hash is not None
+        code = await _source(ctx, claim.workspace_id, claim.hash)
+    if code is None:
+        raise ScriptGone(f"Version {claim.hash} of {claim.path} has been deleted.")
+    settings = ctx.settings
+    longest = settings.job_timeout
+    return Execution(
+        job_id=str(claim.id),
+        language=claim.language,
+        code=code,
+        entrypoint=claim.entrypoint or "main",
+        args=msgspec.Raw(claim.args.encode()),
+        env=dict(variables(claim, settings, ctx.me.group)),
+        limits=Limits(
+            wall_time=longest if claim.timeout_s is None else min(longest, timedelta(seconds=claim.timeout_s)),
+            memory_bytes=settings.job_memory_bytes,
+            processes=settings.job_processes,
+            tmp_bytes=settings.job_disk_bytes,
+            file_bytes=settings.job_disk_bytes,
+            log_bytes=settings.job_log_bytes,
+            result_bytes=settings.job_result_bytes,
+        ),
+    )
+
+
+async def _source(ctx: Context, workspace_id: str, script_hash: str) -> str | None:
+    for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, Random()):  # noqa: S311 - jitter, not a secret
+        try:
+            return await ctx.sources.get(workspace_id, script_hash)
+        except DatabaseUnavailable:
+            await asyncio.sleep(pause.total_seconds())
+    raise AssertionError("unreachable")
+
+
+async def _report(ctx: Context, claim: Claim, holding: Holding, ending: Ending, written: Log) -> None:
+    # A job that reached its own end before it could be stopped has that end, whatever was asked of it meanwhile.
+    stopped = ending.reason == "canceled"
+    for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, Random()):  # noqa: S311 - jitter, not a secret
+        if holding.halt is Halt.DROPPED:
+            return
+        try:
+            if stopped and holding.halt is Halt.DRAINED:
+                ctx.outbox.publish_soon(await queue.release(ctx.database, claim))
+                return
+            answer, said = await queue.finish(
+                ctx.database,
+                claim,
+                _as_report(ctx, ending, await written.last()),
+                None if stopped else bytes(ending.result),
+            )
+        except DatabaseUnavailable:
+            await asyncio.sleep(pause.total_seconds())
+            continue
+        break
+    ctx.outbox.publish_soon(said)
+    if answer is Answer.STALE:
+        log.warning("result refused: the job has another claim", extra={"job_id": str(claim.id)})
+        return
+    if claim.reply_to is not None:
+        ctx.broker.hint(hint_of(JobAnswered(job_id=claim.id), SAYS, replica=claim.reply_to))
+    _tell_followers(ctx, claim, Progress.ENDED)
+
+
+def _as_report(ctx: Context, ending: Ending, chunk: Chunk | None) -> Report:
+    if ending.reason == "canceled":
+        outcome = Outcome.CANCELED
+    else:
+        outcome = Outcome.SUCCESS if ending.success else Outcome.FAILURE
+    return Report(
+        outcome=outcome,
+        worker=ctx.me.name,
+        memory_peak_kb=ending.memory_peak_kb,
+        log_seq=None if chunk is None else chunk.seq,
+        log_text=None if chunk is None else chunk.text,
+        log_units=None if chunk is None else chunk.units,
+    )
+
+
+async def _append(ctx: Context, claim: Claim, chunk: Chunk) -> bool:
+    return await queue.append_log(ctx.database, claim, chunk.seq, chunk.text, chunk.units)
+
+
+def _tell_followers(ctx: Context, claim: Claim, what: Progress) -> None:
+    ctx.broker.hint(hint_of(JobProgressed(job_id=claim.id, what=what), SAYS))
+
+
+def _failed(name: str, message: str) -> Ending:
+    return Ending(
+        success=False,
+        result=msgspec.Raw(msgspec.json.encode({"error": {"name": name, "message": message}})),
+        reason="refused",
+    )

@@ -1,0 +1,106 @@
+"""From a child's frames, which nobody vouches for, to an Ending that may be stored."""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+
+import msgspec
+
+from tidemill.worker.sandbox.execution import Ending, Reason
+
+_FROM_CHILD: tuple[Reason, ...] = ("returned", "raised", "exit_code", "killed", "result_limit", "refused")
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One frame of a child: exactly one of ready, refused, stream, or an answer."""
+
+    ready: bool = False
+    refused: str | None = None
+    stream: str | None = None
+    success: bool = False
+    reason: Reason | None = None
+    peak_kb: int | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+
+
+_frames = msgspec.json.Decoder(Frame)
+
+
+def decode(payload: bytes) -> Frame:
+    """Return the frame; one that makes no sense is a refusal."""
+    try:
+        return _frames.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Frame(refused=f"the job's process wrote something that is no answer: {error}")
+
+
+def ending(frame: Frame) -> Ending:
+    """Return the Ending of an answer frame, its result proved to be JSON that can be stored."""
+    if frame.reason not in _FROM_CHILD:
+        return failed("killed", "ExecutionErr", frame.refused or "the job's process gave no answer")
+    try:
+        result = storable(bytes(frame.result))
+    except (ValueError, RecursionError) as error:
+        return failed("raised", "ExecutionErr", f"the result cannot be stored as JSON: {error}")
+    success = frame.success and frame.reason == "returned"
+    return Ending(success=success, result=msgspec.Raw(result), reason=frame.reason, memory_peak_kb=frame.peak_kb)
+
+
+def storable(document: bytes) -> bytes:
+    """Return the JSON itself when all of it is valid UTF-8 JSON without NUL and lone surrogates, else cleaned of them."""
+    value = msgspec.json.decode(document)
+    document.decode()
+    if b"\\u0000" not in document and b"\\ud" not in document.lower():
+        return document
+    return msgspec.json.encode(_cleaned(value))
+
+
+def _cleaned(value: object) -> object:
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        case list():
+            return [_cleaned(item) for item in value]
+        case dict():
+            return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def failed(
+    reason: Reason, name: str, message: str, *, exit_code: int | None = None, peak_kb: int | None = None
+) -> Ending:
+    """Return a failed Ending in the one shape that clients know."""
+    error: dict[str, str | int] = {"name": name, "message": message}
+    if exit_code is not None:
+        error["exit_code"] = exit_code
+    result = msgspec.Raw(msgspec.json.encode({"error": error}))
+    return Ending(success=False, result=result, reason=reason, memory_peak_kb=peak_kb)
+
+
+def vanished(code: int | None, peak_kb: int | None) -> Ending:
+    """Return the Ending of a job whose process ended without an answer."""
+    if code is None:
+        return failed("killed", "ExecutionErr", "the sandbox ended while the job ran")
+    if code <= 128:
+        message = f"exit code {code}: the process ended before the function returned"
+        return failed("exit_code", "ExecutionErr", message, exit_code=code, peak_kb=peak_kb)
+    try:
+        name = signal.Signals(code - 128).name
+    except ValueError:
+        name = f"signal {code - 128}"
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return failed("killed", "ExecutionErr", f"killed by {name}{hint}", exit_code=code, peak_kb=peak_kb)
+
+
+def timed_out(after: timedelta) -> Ending:
+    return failed("timeout", "ExecutionErr", f"Job timed out after {after.total_seconds():g}s")
+
+
+def canceled() -> Ending:
+    return failed("canceled", "Canceled", "Job canceled")
+
+
+def too_large(limit: int) -> Ending:
+    return failed("result_limit", "ResultTooLarge", f"the result is larger than {limit} bytes")

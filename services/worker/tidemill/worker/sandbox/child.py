@@ -1,0 +1,233 @@
+"""One sandboxed child as the worker holds it: takes one job, hears its output, knows its end.
+
+    starting ─ ready ─▶ idle ─ run() ─▶ busy ─ answer | time-out | cancel | limit ─▶ killed ─▶ ended (reported by the zygote)
+
+The answer comes before the process has ended, and ending is not waited for: SIGKILL to pid 1 of its namespace ends all
+of it. A child that goes without having read its order leaves unread bytes in the socket, which the kernel reports as
+a reset: only then can its job be given to another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import suppress
+from datetime import timedelta
+
+import msgspec
+
+from tidemill.worker.sandbox import answers
+from tidemill.worker.sandbox.execution import Ending, Limits
+from tidemill.worker.sandbox.output import Hear, Output
+
+_HEAD = 4
+_READ = 1 << 16
+_SMALL_FRAME = 1 << 16  # what a child may say before it has a job
+_KILL_WAIT = timedelta(seconds=5)
+
+
+class NeverStartedError(Exception):
+    """The child died before it had read its job; another child may run it."""
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a child's process ended: code as shells tell it, or None when nobody is left to tell."""
+
+    code: int | None
+    peak_kb: int | None = None
+
+
+class Child:
+    """Owns the child's job socket, output pipe and pidfd."""
+
+    def __init__(self, number: int, tmp_bytes: int, sock: socket.socket, output: int, pidfd: int) -> None:
+        self.number = number
+        self.tmp_bytes = tmp_bytes
+        loop = self._loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[Exit] = loop.create_future()
+        self._ending: asyncio.Future[Ending | None] = loop.create_future()  # None: gone without an answer
+        self._sock = sock
+        self._output_fd = output
+        self._pidfd = pidfd
+        self._received = bytearray()
+        self._unsent = memoryview(b"")
+        self._frame_limit = _SMALL_FRAME
+        self._result_limit = 0
+        self._output: Output | None = None
+        self._never_read = False
+        for fd in (sock.fileno(), output):
+            os.set_blocking(fd, False)
+        loop.add_reader(sock.fileno(), self._on_socket)
+
+    async def run(self, order: bytes, limits: Limits, on_log: Hear, on_stream: Hear, cancel: asyncio.Event) -> Ending:
+        """Return how the job ended, after all that it wrote until then has been heard."""
+        output = self._output = Output(limits.log_bytes, limits.result_bytes, on_log, on_stream)
+        self._result_limit = limits.result_bytes
+        self._frame_limit = limits.result_bytes + _SMALL_FRAME
+        self._loop.add_reader(self._output_fd, self._on_output)
+        self._send(len(order).to_bytes(_HEAD, "big") + order)
+        timeout = self._loop.call_later(
+            limits.wall_time.total_seconds(), self._conclude, answers.timed_out(limits.wall_time)
+        )
+        canceled = asyncio.ensure_future(cancel.wait())
+        canceled.add_done_callback(lambda task: None if task.cancelled() else self._conclude(answers.canceled()))
+        try:
+            ending = await self._ending
+            if ending is None:
+                ending = await self._explain()
+            elif ending.reason in ("timeout", "canceled"):
+                await self._killed()
+            self._drain(output)
+        finally:
+            timeout.cancel()
+            canceled.cancel()
+            self.close()
+        return answers.too_large(limits.result_bytes) if output.stream_overflow else ending
+
+    def kill(self) -> None:
+        """End the process and, with it, all that it started."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill it and let go of its descriptors."""
+        if self._pidfd < 0:
+            return
+        self.kill()
+        for fd in (self._sock.fileno(), self._output_fd):
+            self._loop.remove_reader(fd)
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        os.close(self._output_fd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+    def note_end(self, exit: Exit) -> None:  # noqa: A002 (it is the word)
+        """Take the zygote's report, or the news that the zygote has gone."""
+        if not self.ended.done():
+            self.ended.set_result(exit)
+        self._conclude(None)
+        self._gone()
+
+    async def _explain(self) -> Ending:
+        if self._never_read:
+            raise NeverStartedError
+        exit_ = await self._killed()
+        return answers.vanished(exit_.code, exit_.peak_kb)
+
+    async def _killed(self) -> Exit:
+        """Return the exit of the process, which is ending or told to."""
+        self.kill()
+        try:
+            async with asyncio.timeout(_KILL_WAIT.total_seconds()):
+                return await asyncio.shield(self.ended)
+        except TimeoutError:  # stuck in the kernel: it has been signalled and holds nothing of ours
+            return Exit(code=None)
+
+    def _conclude(self, ending: Ending | None) -> None:
+        if not self._ending.done():
+            self._ending.set_result(ending)
+
+    def _gone(self) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(NeverStartedError("the child ended before it was ready"))
+            self.ready.exception()  # nobody may be waiting, and that is no fault
+
+    def _send(self, data: bytes) -> None:
+        self._unsent = memoryview(data)
+        self._on_writable()
+
+    def _on_writable(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BlockingIOError:
+            self._loop.add_writer(self._sock.fileno(), self._on_writable)
+            return
+        except OSError:  # it has gone: what it did not get it cannot have started
+            self._never_read = True
+            self._conclude(None)
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _on_socket(self) -> None:
+        try:
+            data = self._sock.recv(_READ)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            self._never_read = True
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._sock.fileno())
+            self._conclude(None)
+            self._gone()
+            return
+        self._received += data
+        while len(self._received) >= _HEAD and not self._ending.done():
+            size = int.from_bytes(self._received[:_HEAD], "big")
+            if size > self._frame_limit:
+                self._conclude(answers.too_large(self._result_limit))
+                return
+            if len(self._received) < _HEAD + size:
+                return
+            payload = bytes(self._received[_HEAD : _HEAD + size])
+            del self._received[: _HEAD + size]
+            self._on_frame(answers.decode(payload))
+
+    def _on_frame(self, frame: answers.Frame) -> None:
+        if self._output is None:
+            if self.ready.done():
+                return
+            if frame.ready:
+                self.ready.set_result(None)
+            else:
+                self.ready.set_exception(NeverStartedError(frame.refused or "the child was not ready"))
+        elif frame.stream is not None:
+            self._output.stream(frame.stream)
+            if self._output.stream_overflow:
+                self._conclude(answers.too_large(self._result_limit))
+        elif len(frame.result) > self._result_limit:
+            self._conclude(answers.too_large(self._result_limit))
+        else:
+            self._conclude(answers.ending(frame))
+
+    def _on_output(self) -> None:
+        assert self._output is not None
+        if not self._hear(self._output):
+            self._loop.remove_reader(self._output_fd)
+
+    def _hear(self, output: Output) -> bool:
+        """Take what the pipe holds now, one read of it; return whether there may be more."""
+        try:
+            if output.truncated:
+                return bool(os.splice(self._output_fd, _devnull(), 1 << 20))
+            data = os.read(self._output_fd, _READ)
+        except BlockingIOError:
+            return True
+        output.feed(data)
+        if output.stream_overflow:
+            self._conclude(answers.too_large(self._result_limit))
+        return bool(data)
+
+    def _drain(self, output: Output) -> None:
+        """Hear what was written before the answer; a pipe holds 64 KiB, and who still writes is not listened to."""
+        for _ in range(2):
+            try:
+                data = b"" if output.truncated else os.read(self._output_fd, _READ)
+            except BlockingIOError:
+                break
+            output.feed(data)
+        output.close()
+
+
+_null: list[int] = []
+
+
+def _devnull() -> int:
+    """Return the one descriptor that discarded output goes to."""
+    if not _null:
+        _null.append(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+    return _null[0]

@@ -1,0 +1,194 @@
+"""The sandbox that the worker sees: give it an execution, get its ending.
+
+    with Sandbox(settings) ── run(key, execution) ──▶ zygote of that key ──▶ idle child ──▶ Ending
+                                 (started on demand, least recently used closed beyond max_zygotes)
+
+Isolation "namespaces" needs no root: user, pid, mount, ipc and uts namespaces, an own read-only root, no capabilities,
+no-new-privs, limits. "process" is the explicit fallback where the host forbids namespaces: an own session, limits,
+no-new-privs, another uid when we are root; `isolation` says what is missing then. The host's network is shared in both.
+Memory is limited for each process; a whole job's memory is not, until there are control groups.
+
+When a zygote dies, jobs that ran in it end as "killed", those that had not begun get another child, and the zygote is
+started again with back-off. A child that dies idle is replaced. When this process dies, in whatever way, everything that it started dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import shutil
+import tempfile
+from collections import OrderedDict
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from tidemill.worker.executors import EXECUTORS
+from tidemill.worker.sandbox import answers
+from tidemill.worker.sandbox.child import NeverStartedError
+from tidemill.worker.sandbox.execution import Ending, Execution, Limits
+from tidemill.worker.sandbox.output import Hear
+from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable, ZygoteKey
+from tidemill.worker.sandbox.zygote import Zygote
+
+__all__ = ["Sandbox", "SandboxSettings", "SandboxUnavailable", "ZygoteKey"]
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+FIRST_BACKOFF = timedelta(milliseconds=100)
+LONGEST_BACKOFF = timedelta(seconds=30)
+
+
+class Sandbox:
+    """Owns zygotes and their children, from `async with` to its end."""
+
+    def __init__(self, settings: SandboxSettings) -> None:
+        self._settings = settings
+        self._zygotes: OrderedDict[ZygoteKey, Zygote] = OrderedDict()
+        self._locks: dict[ZygoteKey, asyncio.Lock] = {}
+        self._failures: dict[ZygoteKey, int] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._closing = False
+
+    @property
+    def isolation(self) -> str:
+        """Return what is in force, and in the fallback also what is missing, in one line."""
+        if self._settings.isolation == "namespaces":
+            return "namespaces(user,pid,mount,ipc,uts)+rlimits+no-new-privs"
+        who = f"uid {self._settings.job_uid}" if os.geteuid() == 0 else "the worker's own uid"
+        return (
+            f"process(session,{who})+rlimits+no-new-privs; missing: namespaces(user,pid,mount,ipc,uts), own root folder"
+        )
+
+    async def __aenter__(self) -> Self:
+        """Prove that a child can be had, or raise SandboxUnavailable with one line that says why not."""
+        self._scratch = Path(self._settings.scratch or tempfile.mkdtemp(prefix="tidemill-sandbox-"))
+        (self._scratch / "root").mkdir(exist_ok=True)
+        if self._settings.isolation == "process":
+            self._scratch.chmod(0o711)
+        try:
+            zygote = await self._start(ZygoteKey(workspace=""))
+            try:
+                zygote.release(await zygote.take(Limits().tmp_bytes))
+            finally:
+                await zygote.close()
+        except BaseException as error:
+            self._forget_scratch()
+            if isinstance(error, NeverStartedError):
+                raise SandboxUnavailable(f"no child can be started: {error}") from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End every process that was started here."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(zygote.close() for zygote in self._zygotes.values()))
+        self._zygotes.clear()
+        self._forget_scratch()
+
+    async def run(
+        self, key: ZygoteKey, execution: Execution, *, on_log: Hear, on_stream: Hear, cancel: asyncio.Event
+    ) -> Ending:
+        """Run it in a child of this key's zygote and return how it ended.
+
+        Raises SandboxUnavailable when no child can be had: the job has not begun then, and may run elsewhere.
+        """
+        executor = EXECUTORS.get(execution.language)
+        if executor is None:
+            return answers.failed("refused", "UnknownLanguage", f"this worker does not run {execution.language}")
+        order = msgspec.json.encode(executor.order(execution))
+        for _ in range(ATTEMPTS):
+            if cancel.is_set():
+                return answers.canceled()
+            try:
+                zygote = await self._zygote(key)
+                child = await zygote.take(execution.limits.tmp_bytes)
+            except NeverStartedError:
+                continue
+            try:
+                return await child.run(order, execution.limits, on_log, on_stream, cancel)
+            except NeverStartedError:
+                log.warning("a sandbox child died before its job began", extra={"job_id": execution.job_id})
+            finally:
+                zygote.release(child)
+        raise SandboxUnavailable(f"{ATTEMPTS} children died before the job began; is the machine out of memory?")
+
+    async def _zygote(self, key: ZygoteKey) -> Zygote:
+        """Return the key's living zygote, started if need be."""
+        zygote = self._zygotes.get(key)
+        if zygote is None or not zygote.alive:
+            async with self._locks.setdefault(key, asyncio.Lock()):
+                zygote = self._zygotes.get(key)
+                if zygote is None or not zygote.alive:
+                    await asyncio.sleep(self._backoff(key))
+                    zygote = self._zygotes[key] = await self._start(key)
+                    zygote.prepare(Limits().tmp_bytes)
+            self._close_superfluous()
+        self._zygotes.move_to_end(key)
+        return zygote
+
+    async def _start(self, key: ZygoteKey) -> Zygote:
+        zygote = Zygote(key, self._settings, self._scratch, self._on_death)
+        try:
+            await zygote.start()
+        except SandboxUnavailable:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            raise
+        return zygote
+
+    def _backoff(self, key: ZygoteKey) -> float:
+        """Return seconds to wait before this key's next start: none at first, doubling with jitter after failures."""
+        failures = self._failures.get(key, 0)
+        if not failures:
+            return 0.0
+        longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 16))
+        return longest.total_seconds() * random.uniform(0.5, 1)  # noqa: S311 (jitter)
+
+    def _on_death(self, zygote: Zygote) -> None:
+        """Start a zygote again that has died without being told to."""
+        if self._closing or self._zygotes.get(zygote.key) is not zygote:
+            return
+        log.error("a zygote died and is started again", extra={"workspace": zygote.key.workspace})
+        del self._zygotes[zygote.key]
+        self._failures[zygote.key] = self._failures.get(zygote.key, 0) + 1
+        self._spawn_task(self._restart(zygote))
+
+    async def _restart(self, dead: Zygote) -> None:
+        await dead.close()
+        try:
+            await self._zygote(dead.key)
+        except SandboxUnavailable as error:
+            log.error("a zygote could not be started again", extra={"reason": str(error)})
+
+    def _close_superfluous(self) -> None:
+        """Close the zygotes longest unused beyond the allowed number, but none that has work."""
+        excess = len(self._zygotes) - self._settings.max_zygotes
+        for key, zygote in tuple(self._zygotes.items()):
+            if excess <= 0:
+                return
+            if not zygote.busy:
+                excess -= 1
+                del self._zygotes[key]
+                self._locks.pop(key, None)
+                self._failures.pop(key, None)
+                self._spawn_task(zygote.close())
+
+    def _spawn_task(self, work: object) -> None:
+        task: asyncio.Task[object] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget_scratch(self) -> None:
+        if self._settings.scratch is None:
+            shutil.rmtree(self._scratch, ignore_errors=True)

@@ -1,0 +1,46 @@
+"""What a sandbox is told, and what tells zygotes apart."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Isolation = Literal["namespaces", "process"]
+
+JOB_UID = 61184  # the first of the range that systemd calls dynamic: nobody's login
+
+
+def own_interpreter() -> str:
+    """Return the real interpreter below any venv or shim, so that our own packages are not in its sight."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    candidate = Path(sys.base_exec_prefix, "bin", name)
+    return os.path.realpath(candidate if candidate.exists() else sys.executable)
+
+
+class ZygoteKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs share a zygote when all of this is equal; `environment` is the library folders, in the order of sys.path."""
+
+    workspace: str
+    interpreter: str = msgspec.field(default_factory=own_interpreter)
+    environment: tuple[str, ...] = ()
+
+
+class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`scratch` is an existing folder that only we write to; without it, a private one below the system's temporary folder."""
+
+    isolation: Isolation = "namespaces"
+    job_uid: int = JOB_UID  # who jobs are outside the sandbox when we are root
+    idle_children: int = 2
+    max_zygotes: int = 8
+    scratch: str | None = None
+    start_timeout: timedelta = timedelta(seconds=20)
+    refill_delay: timedelta = timedelta(milliseconds=10)
+
+
+class SandboxUnavailable(Exception):
+    """This host does not give what the sandbox needs; the text is one line that names the layer and the remedy."""

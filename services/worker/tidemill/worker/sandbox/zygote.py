@@ -1,0 +1,322 @@
+"""The worker's side of one zygote: its process, its control socket, and the children that it keeps idle.
+
+A child is asked for as soon as one is waited for; the stock of idle ones is filled up a little after one was taken,
+or when its job has ended, so that forking does not take the processor from the job that has just begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from tidemill.worker.sandbox.child import Child, Exit, NeverStartedError
+from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable, ZygoteKey
+
+log = logging.getLogger(__name__)
+
+# `inside` runs as a package of its own, so that neither its imports nor its tracebacks lead to us.
+BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv.pop()); from inside.zygote import main; sys.path.pop(0); main()"
+FOLDER = str(Path(__file__).parent)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The first message to a zygote."""
+
+    isolation: str
+    mountpoint: str
+    job_uid: int
+    environment: tuple[str, ...]
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    """A request for one child; `folder` is its private folder where it gets no file system of its own."""
+
+    spawn: int
+    tmp_bytes: int
+    folder: str
+
+
+class News(msgspec.Struct, frozen=True):
+    """What a zygote says: exactly one of ready, refused, born (with three descriptors), stillborn, ended."""
+
+    ready: bool = False
+    refused: str | None = None
+    born: int | None = None
+    stillborn: int | None = None
+    error: str | None = None
+    ended: int | None = None
+    code: int | None = None
+    peak_kb: int | None = None
+
+
+_news = msgspec.json.Decoder(News)
+
+
+class Zygote:
+    """One running zygote; it is never restarted, the pool starts another."""
+
+    def __init__(
+        self, key: ZygoteKey, settings: SandboxSettings, scratch: Path, on_death: Callable[[Zygote], None]
+    ) -> None:
+        self.key = key
+        self.alive = False
+        self._settings = settings
+        self._scratch = scratch
+        self._on_death = on_death
+        self._loop = asyncio.get_running_loop()
+        self._numbers = iter(range(1, 1 << 62))
+        self._asked: dict[int, int] = {}  # children not born yet: number -> tmp_bytes
+        self._born: dict[int, Child] = {}  # every child whose end has not been reported
+        self._idle: deque[Child] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[Child]]] = deque()
+        self._busy = 0
+        self._tmp_bytes = 0  # the size that jobs asked for last
+        self._refill: asyncio.TimerHandle | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._cleaning: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether a job runs in it or waits for it."""
+        return self._busy > 0 or bool(self._waiting)
+
+    async def start(self) -> None:
+        """Start the process and return when it can fork; raises SandboxUnavailable with its reason."""
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        arguments = ["-I", "-S", "-X", "utf8", "-c", BOOTSTRAP, str(theirs.fileno()), FOLDER]
+        with theirs:
+            try:
+                # Not through asyncio: its transports and child watcher would be one thread more for each zygote.
+                self._process = subprocess.Popen(  # noqa: ASYNC220 (a vfork: one or two milliseconds, once)
+                    [self.key.interpreter, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env={},
+                    cwd="/",
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # Ctrl-C is for the worker, which drains
+                )
+            except OSError as error:
+                self._control.close()
+                raise SandboxUnavailable(
+                    f"the interpreter {self.key.interpreter} cannot be started: {error}"
+                ) from error
+        self.alive = True
+        self._loop.add_reader(self._control.fileno(), self._on_control)
+        try:
+            plan = Plan(
+                self._settings.isolation, str(self._scratch / "root"), self._settings.job_uid, self.key.environment
+            )
+            self._tell(plan)
+            async with asyncio.timeout(self._settings.start_timeout.total_seconds()):
+                await self._ready
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, TimeoutError):
+                raise SandboxUnavailable("the zygote was not ready in time; is the machine overloaded?") from error
+            raise
+
+    async def take(self, tmp_bytes: int) -> Child:
+        """Return a child that is ready and now yours; give it back by `release` when its job has ended."""
+        self._tmp_bytes = tmp_bytes
+        while self._idle:
+            child = self._idle.popleft()
+            if child.ended.done() or child.tmp_bytes != tmp_bytes:
+                child.close()
+                continue
+            self._busy += 1
+            self._refill_later()
+            return child
+        if not self.alive:
+            raise NeverStartedError("the zygote has ended")
+        future: asyncio.Future[Child] = self._loop.create_future()
+        self._waiting.append((tmp_bytes, future))
+        self._fill(0)
+        try:
+            child = await future
+        except BaseException:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().close()
+            raise
+        self._busy += 1
+        return child
+
+    def release(self, child: Child) -> None:
+        """Take note that the child's job has ended, and see to the stock."""
+        child.close()
+        self._busy -= 1
+        self._fill(self._settings.idle_children)
+
+    def prepare(self, tmp_bytes: int) -> None:
+        """Fill the stock before the first job comes."""
+        self._tmp_bytes = tmp_bytes
+        self._fill(self._settings.idle_children)
+
+    async def close(self) -> None:
+        """End the process and with it every child; return when it has gone."""
+        self._die("it was closed")
+        try:
+            async with asyncio.timeout(2):
+                while self._process.poll() is None:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        for task in tuple(self._cleaning):
+            await task
+
+    def _fill(self, stock: int) -> None:
+        """Ask for as many children as are waited for and wanted in stock, less those that are on their way."""
+        if self._refill is not None:
+            self._refill.cancel()
+            self._refill = None
+        if not self.alive:
+            return
+        starting = sum(1 for child in self._born.values() if not child.ready.done())
+        missing = stock + len(self._waiting) - len(self._idle) - len(self._asked) - starting
+        for _ in range(missing):
+            tmp_bytes = self._waiting[0][0] if self._waiting else self._tmp_bytes
+            number = next(self._numbers)
+            self._asked[number] = tmp_bytes
+            try:
+                self._tell(Spawn(number, tmp_bytes, self._folder(number)))
+            except BlockingIOError:  # hundreds of requests are under way already
+                del self._asked[number]
+                return
+
+    def _refill_later(self) -> None:
+        if self._refill is None:
+            delay = self._settings.refill_delay.total_seconds()
+            self._refill = self._loop.call_later(delay, self._fill, self._settings.idle_children)
+
+    def _folder(self, number: int) -> str:
+        """Return the child's private folder, made, or nothing where it gets file systems of its own."""
+        if self._settings.isolation == "namespaces":
+            return ""
+        folder = self._scratch / f"{self._process.pid}-{number}"
+        for path in (folder, folder / "job", folder / "tmp"):
+            path.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                os.chown(path, self._settings.job_uid, self._settings.job_uid)
+        return str(folder)
+
+    def _clean(self, number: int) -> None:
+        if self._settings.isolation == "process":
+            folder = self._scratch / f"{self._process.pid}-{number}"
+            task = asyncio.create_task(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            self._cleaning.add(task)
+            task.add_done_callback(self._cleaning.discard)
+
+    def _tell(self, message: Plan | Spawn) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # its end is noticed where it is read
+            self._control.send(msgspec.json.encode(message))
+
+    def _on_control(self) -> None:
+        try:
+            message, fds, _, _ = socket.recv_fds(self._control, 4096, 3, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            message, fds = b"", []
+        if not message:
+            self._die(self._last_words())
+            return
+        news = _news.decode(message)
+        if news.ready:
+            self._ready.set_result(None)
+        elif news.refused is not None:
+            self._die(news.refused)
+        elif news.born is not None:
+            self._on_birth(news.born, fds)
+        elif news.stillborn is not None:
+            self._asked.pop(news.stillborn, None)
+            self._disappoint(news.error or "no child can be forked")
+        elif news.ended is not None:
+            self._on_end(news.ended, Exit(news.code, news.peak_kb))
+
+    def _on_birth(self, number: int, fds: list[int]) -> None:
+        sock, output, pidfd = fds
+        child = Child(number, self._asked.pop(number), socket.socket(fileno=sock), output, pidfd)
+        self._born[number] = child
+        child.ready.add_done_callback(lambda ready: self._on_ready(child, ready))
+
+    def _on_ready(self, child: Child, ready: asyncio.Future[None]) -> None:
+        if (error := ready.exception()) is not None:
+            child.close()
+            self._disappoint(str(error))
+            return
+        for position, (tmp_bytes, future) in enumerate(self._waiting):
+            if future.done():
+                continue
+            if tmp_bytes == child.tmp_bytes:
+                del self._waiting[position]
+                future.set_result(child)
+                return
+        self._idle.append(child)
+
+    def _on_end(self, number: int, exit_: Exit) -> None:
+        child = self._born.pop(number)
+        child.note_end(exit_)
+        if child in self._idle:  # killed from outside, by the kernel for want of memory for one
+            self._idle.remove(child)
+            child.close()
+            self._refill_later()
+        self._clean(number)
+
+    def _disappoint(self, reason: str) -> None:
+        """Tell whoever waits longest that his child could not be had."""
+        while self._waiting:
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(SandboxUnavailable(reason))
+                return
+        if self.alive:
+            log.warning("a child could not be made", extra={"reason": reason, "workspace": self.key.workspace})
+
+    def _last_words(self) -> str:
+        """Return what a dead zygote wrote to stderr, as one line."""
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        words = (self._process.stderr.read() or b"").decode("utf-8", "replace").split()
+        return "the zygote ended unexpectedly" + (f": {' '.join(words)[-500:]}" if words else "")
+
+    def _die(self, reason: str) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self._loop.remove_reader(self._control.fileno())
+        self._control.close()
+        if self._refill is not None:
+            self._refill.cancel()
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGKILL)
+        was_ready = self._ready.done()
+        if not was_ready:
+            self._ready.set_exception(SandboxUnavailable(reason))
+        for number, child in tuple(self._born.items()):
+            child.note_end(Exit(code=None))
+            self._clean(number)
+        for child in self._idle:
+            child.close()
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(NeverStartedError(reason))
+        for closed in (self._born, self._idle, self._waiting, self._asked):
+            closed.clear()
+        if was_ready:
+            self._on_death(self)

@@ -1,0 +1,55 @@
+"""What the worker can be told."""
+
+import os
+from datetime import timedelta
+from typing import Annotated, Literal
+
+import msgspec
+
+from tidemill.chassis.settings import doc
+from tidemill.shared.script import Language
+
+_MEBI = 1 << 20
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What it serves, how much at once, and what a job may use."""
+
+    worker_slots: Annotated[int, doc("jobs that run at the same time", ge=1, le=1000)] = os.cpu_count() or 1
+    worker_tags: Annotated[tuple[str, ...], doc("the tags whose jobs this worker runs")] = tuple(Language)
+    worker_group: Annotated[str, doc("a name for workers of the same kind", pattern="^[a-z0-9-]{1,40}$")] = "default"
+    worker_drain: Annotated[timedelta, doc("how long running jobs may go on after SIGTERM")] = timedelta(seconds=10)
+    isolation: Annotated[
+        Literal["namespaces", "process"],
+        doc(
+            "namespaces: own user, pid, mount, ipc and uts namespaces; process: limits only, where those are forbidden"
+        ),
+    ] = "namespaces"
+    api_url: Annotated[str, doc("where jobs reach the api, without /api", pattern="^https?://[^ ]+[^/ ]$")] = (
+        "http://localhost:8000"
+    )
+    base_url: Annotated[str | None, doc("the public address, given to jobs as WM_BASE_URL; default API_URL")] = None
+    job_uid: Annotated[int, doc("as root: the user id that jobs run under", ge=1, le=2**31)] = 61184
+    job_timeout: Annotated[timedelta, doc("the longest that any job may run")] = timedelta(days=7)
+    job_memory: Annotated[int, doc("memory of a job in MiB", ge=16)] = 2048
+    job_processes: Annotated[int, doc("processes of a job", ge=1)] = 256
+    job_log: Annotated[int, doc("log of a job in KiB; what goes beyond is dropped, and said so", ge=1)] = 16384
+    job_result: Annotated[int, doc("result of a job in KiB; one that is larger fails the job", ge=1)] = 16384
+    job_disk: Annotated[int, doc("space of a job in /tmp and /job, in MiB each", ge=1)] = 512
+    idle_children: Annotated[int, doc("sandboxed interpreters kept ready for each workspace", ge=1, le=64)] = 2
+
+    @property
+    def job_log_bytes(self) -> int:
+        return self.job_log * 1024
+
+    @property
+    def job_result_bytes(self) -> int:
+        return self.job_result * 1024
+
+    @property
+    def job_memory_bytes(self) -> int:
+        return self.job_memory * _MEBI
+
+    @property
+    def job_disk_bytes(self) -> int:
+        return self.job_disk * _MEBI

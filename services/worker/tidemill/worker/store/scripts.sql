@@ -1,0 +1,2 @@
+-- name: source
+SELECT content, lock FROM platform.script_source($1, $2)
