@@ -92,7 +92,7 @@ def locked_uv() -> str:
 def installed_uv() -> str | None:
     """Return the version of uv in .venv, or None."""
     try:
-        answer = subprocess.run([BIN / "uv", "--version"], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+        answer = subprocess.run([BIN / "uv", "--version"], capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.split()[1]
@@ -135,7 +135,7 @@ def as_uv_reads_them(settings: Mapping[str, str], environment: Mapping[str, str]
 
 def run(*command: str, environment: Mapping[str, str] | None = None) -> None:
     """Run a command in the root folder and end with it when it fails."""
-    ended = subprocess.run(command, cwd=ROOT, env=environment, check=False)  # noqa: S603
+    ended = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     if ended.returncode != 0:
         sys.exit(ended.returncode)
 

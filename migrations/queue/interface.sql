@@ -434,6 +434,11 @@ SELECT w.worker_run, w.name, w.instance, w.worker_group, w.tags, w.slots, w.isol
        w.jobs_executed
 FROM queue.worker w;
 
+-- How much waits for each tag and for how long: what autoscaling and the metrics read, never queue lengths of the broker.
+CREATE OR REPLACE VIEW queue.backlog AS
+SELECT l.tag, count(*) AS waiting, clock_timestamp() - min(l.due_at) AS oldest
+FROM queue.live_job l WHERE l.state = 'queued' GROUP BY l.tag;
+
 -- Partitions for today and the days ahead; returns how many days are ready from today on.
 CREATE OR REPLACE FUNCTION queue.prepare_days(p_ahead integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -514,6 +519,7 @@ GRANT EXECUTE ON FUNCTION queue.rehint(text, integer, integer) TO tidemill_sched
 GRANT EXECUTE ON FUNCTION queue.prepare_days(integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
+GRANT SELECT ON queue.backlog TO tidemill_scheduler, tidemill_api;
 GRANT SELECT ON queue.any_job, queue.unfinished_job, queue.job_log, queue.known_worker TO tidemill_api;
 
 -- Ready for the days ahead, and with a key to sign with, before the first service starts.

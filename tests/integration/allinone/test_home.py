@@ -3,8 +3,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.support.processes import next_line, python_program
 
+from tests.support.processes import next_line, python_program
 from tidemill.allinone.home import opened, secret, secret_file
 from tidemill.chassis.errors import StartRefused
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.support.processes import is_gone, kill, listening_addresses, next_line, python_program
 
+from tests.support.processes import is_gone, kill, listening_addresses, next_line, python_program
 from tidemill.allinone import programs
 from tidemill.allinone.lifeline import occupants
 from tidemill.allinone.postgres import PROGRAMS, SERVER_UID, PostgresAddress, PostgresNode, embedded_postgres

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import aiormq
 import aiormq.abc
 import pytest
-from tests.support.processes import is_gone, kill, listening_addresses, next_line, python_program
 
+from tests.support.processes import is_gone, kill, listening_addresses, next_line, python_program
 from tidemill.allinone import rabbitmq
 from tidemill.allinone.lifeline import occupants
 from tidemill.allinone.rabbitmq import PROGRAMS, RabbitMqNode, RabbitMqNotFound, find_rabbitmq, free_ports

@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from tests.support.processes import is_gone, kill, next_line, python_program
-
 from tidemill.allinone.supervise import Command, supervise
 
 GRACE = timedelta(seconds=20)

@@ -12,7 +12,6 @@ from tidemill.chassis.errors import StartRefused
 
 LOCK = "lock"
 SECRETS = "secrets"
-ADMIN_PASSWORD = "admin-password"  # noqa: S105 - the name of a file, not a password
 
 
 @contextmanager
@@ -75,8 +74,3 @@ def secret(home: Path, name: str) -> str:
 def secret_file(home: Path, name: str) -> Path:
     """Return where the secret of this name is or will be stored."""
     return home / SECRETS / name
-
-
-def admin_password_file(home: Path) -> Path:
-    """Return the file that holds the first admin's random password."""
-    return secret_file(home, ADMIN_PASSWORD)

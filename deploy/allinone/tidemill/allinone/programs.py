@@ -65,7 +65,7 @@ def _version_of(binaries: Path, uid: int | None) -> str | None:
     answer = ""
     for program in ("initdb", "postgres"):
         try:
-            answer = subprocess.run(  # noqa: S603 - the path is ours
+            answer = subprocess.run(
                 [binaries / program, "-V"],
                 env=ENVIRONMENT,
                 cwd="/",

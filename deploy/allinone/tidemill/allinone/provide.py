@@ -42,12 +42,12 @@ def provide(environment: dict[str, str] | os._Environ[str]) -> str:
 def install_package(environment: dict[str, str]) -> None:
     """Install Debian's package without letting it start a server of its own."""
     with no_service_starts():
-        first = subprocess.run(INSTALL, env=environment, capture_output=True, check=False)  # noqa: S603
+        first = subprocess.run(INSTALL, env=environment, capture_output=True, check=False)
         if first.returncode == 0:
             return
         # A fresh image has no lists of packages yet.
-        subprocess.run(UPDATE, env=environment, capture_output=True, check=False)  # noqa: S603
-        second = subprocess.run(INSTALL, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        subprocess.run(UPDATE, env=environment, capture_output=True, check=False)
+        second = subprocess.run(INSTALL, env=environment, capture_output=True, text=True, check=False)
     if second.returncode != 0:
         reason = (second.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise StartRefused(f"`{' '.join(INSTALL)}` failed ({reason}); install RabbitMQ, or set TIDEMILL_AMQP_URL")

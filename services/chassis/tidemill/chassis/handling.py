@@ -11,8 +11,10 @@ nothing may be thrown to the dead letters for that.
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from datetime import timedelta
 from random import Random
 from typing import Any, Protocol
@@ -21,6 +23,7 @@ import msgspec
 
 from tidemill.chassis.backoff import delay, delays
 from tidemill.chassis.broker import BrokerUnavailable, Delivery, Handler
+from tidemill.chassis.telemetry import Metric, observe
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class Handling:
 
     def __init__(self, queue: str, handler: Handler, rng: Random) -> None:
         self._queue = queue
+        self._kind = queue.partition(".")[0]  # one series for each kind of queue, not for each process
         self._handler = handler
         self._rng = rng
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,6 +63,8 @@ class Handling:
         self._successes = 0
         self._paused = asyncio.Event()
         self._stopped = False
+        # Handlers belong to who subscribed, not to whoever happens to publish in the same process.
+        self._context = copy_context()
 
     @property
     def paused(self) -> bool:
@@ -80,7 +86,7 @@ class Handling:
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something that ends with this subscription."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -109,13 +115,20 @@ class Handling:
         if self.paused:
             await delivery.give_back()
             return
+        began = time.perf_counter()
         try:
             await self._handler(delivery)
         except Exception as error:
+            self._measure(began, "raised")
             await self._forgive(delivery, error)
         else:
+            self._measure(began, "returned")
             self._successes += 1
             self._failures.pop(delivery.message_id, None)
+
+    def _measure(self, began: float, outcome: str) -> None:
+        took = timedelta(seconds=time.perf_counter() - began)
+        observe(Metric.MESSAGE_HANDLED, took, queue=self._kind, outcome=outcome)
 
     async def _forgive(self, delivery: Settleable, error: Exception) -> None:
         failure = self._remember(delivery.message_id)

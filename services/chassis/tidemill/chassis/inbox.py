@@ -5,14 +5,16 @@ again; every handler is idempotent, because every message may come twice.
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any
 
 from opentelemetry.trace import SpanKind
 
 from tidemill.chassis.broker import Broker, Delivery, Subscription
-from tidemill.chassis.telemetry import span
+from tidemill.chassis.telemetry import Metric, count, observe, span
 from tidemill.shared.catalog import QueueSpec
 from tidemill.shared.message import BrokenMessage, Envelope, Message, open_envelope, read
 
@@ -28,19 +30,25 @@ def listen(
     """Hand the queue's messages to their handlers for as long as the context lasts."""
     kinds = {kind.TYPE: (kind, handler) for kind, handler in handlers.items()}
 
+    def opened(body: bytes) -> tuple[Handler, Message, Envelope]:
+        envelope = open_envelope(body)
+        if envelope.type not in kinds:
+            raise BrokenMessage(f"nobody here handles {envelope.type}")
+        kind, handler = kinds[envelope.type]
+        return handler, read(envelope, kind), envelope
+
     async def handle(delivery: Delivery) -> None:
         try:
-            envelope = open_envelope(delivery.body)
-            if envelope.type not in kinds:
-                raise BrokenMessage(f"nobody here handles {envelope.type}")
-            kind, handler = kinds[envelope.type]
-            message = read(envelope, kind)
+            handler, message, envelope = opened(delivery.body)
         except BrokenMessage as broken:
+            count(Metric.MESSAGES_BURIED, queue=queue.name)
             log.warning("message buried", extra={"queue": queue.name, "reason": str(broken)})
             await delivery.bury(str(broken))
             return
+        began = time.monotonic()
         with span(f"process {queue.name}", kind=SpanKind.CONSUMER, parent=delivery.traceparent):
             await handler(message, envelope)
+        observe(Metric.MESSAGE_HANDLED, timedelta(seconds=time.monotonic() - began), queue=queue.name)
         await delivery.ack()
 
     return broker.subscribe(queue, handle, prefetch=prefetch)

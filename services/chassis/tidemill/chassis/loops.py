@@ -7,6 +7,7 @@ file holds nothing but its turn.
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -17,6 +18,7 @@ from tidemill.chassis.backoff import delay
 from tidemill.chassis.broker import BrokerUnavailable
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.health import Health
+from tidemill.chassis.telemetry import Metric, observe
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +63,18 @@ class Waker:
 async def run(loop: Loop, health: Health, waker: Waker | None = None) -> None:
     """Turn for ever. An unreachable neighbour is logged once and tried again with a growing, jittered pause."""
     waker = waker or Waker()
+    health.expect(loop.name, loop.patience)
+    try:
+        await _turn_for_ever(loop, health, waker)
+    finally:
+        health.forget(loop.name)
+
+
+async def _turn_for_ever(loop: Loop, health: Health, waker: Waker) -> None:
     rng = random.Random()  # noqa: S311 - jitter, not a secret
     failures = 0
     while True:
+        began = time.monotonic()
         try:
             turn = await loop.turn()
         except (DatabaseUnavailable, BrokerUnavailable) as error:
@@ -79,6 +90,7 @@ async def run(loop: Loop, health: Health, waker: Waker | None = None) -> None:
             log.exception("loop turn failed", extra={"loop": loop.name})
             await waker.wait(delay(failures, _FIRST_PAUSE, _LONGEST_PAUSE, rng))
             continue
+        observe(Metric.LOOP_TURN, timedelta(seconds=time.monotonic() - began), loop=loop.name)
         if failures:
             log.info("loop goes on", extra={"loop": loop.name, "failures": failures})
             failures = 0

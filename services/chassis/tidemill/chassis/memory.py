@@ -11,6 +11,7 @@ confirmed as soon as it is queued. Nothing polls: a message moves when it arrive
 
 import asyncio
 import logging
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,8 +21,11 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from tidemill.chassis.broker import BrokerUnavailable, DeadLetter, Fate, Handler, Outgoing, Subscription
 from tidemill.chassis.handling import Handling
+from tidemill.chassis.telemetry import Metric, count
 from tidemill.shared.catalog import DURABLE_QUEUES, EXCHANGES, Exchange, QueueSpec
 
 log = logging.getLogger(__name__)
@@ -274,6 +278,8 @@ class MemoryBroker:
 
     def hint(self, message: Outgoing) -> None:
         """Say it once, in the next turn of the event loop."""
+        if not message.message_id:
+            message = msgspec.structs.replace(message, message_id=uuid.uuid4().hex)
         asyncio.get_running_loop().call_soon(self._deliver_hint, message)
 
     def subscribe(
@@ -365,4 +371,5 @@ class MemoryBroker:
             traceparent=message.outgoing.traceparent,
         )
         self._dead_letters.append((letter, queue.spec))
+        count(Metric.MESSAGES_BURIED, queue=letter.queue)
         log.error("message buried", extra={"queue": letter.queue, "message_id": letter.message_id, "reason": reason})

@@ -75,17 +75,16 @@ async def background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def standing(
-    spec: ServiceSpec, settings: ChassisSettings, environ: Mapping[str, str], broker: Broker
-) -> AsyncIterator[Health]:
-    """Run one service for the block, on a broker that stands already."""
-    health = Health()
+    spec: ServiceSpec, settings: ChassisSettings, environ: Mapping[str, str], broker: Broker, health: Health
+) -> AsyncIterator[None]:
+    """Run one service for the block, on a broker that stands already; `health` belongs to the process."""
     async with Database(
         settings.database_url_of(spec.name), name=spec.name, connections=settings.database_connections
     ) as database:
         await database.wait_until_reachable()
         await _refuse_unmigrated(database)
-        health.check("postgres", _answers(database))
-        health.check("broker", _connected(broker))
+        health.check(f"{spec.name} postgres", _answers(database))
+        health.check(f"{spec.name} broker", _connected(broker))
         outbox = Outbox(database, broker)
         async with background(outbox.run()):
             frame = Frame(
@@ -98,7 +97,7 @@ async def standing(
                 clock=SystemClock(),
             )
             async with spec.open(frame), _extended(spec.name, frame):
-                yield health
+                yield
             await outbox.drain()
 
 
@@ -130,7 +129,8 @@ async def serve(spec: ServiceSpec, environ: Mapping[str, str]) -> None:
         broker = await stack.enter_async_context(
             RabbitBroker(settings.amqp_url, name=f"tidemill-{spec.name}", queue_type=settings.queue_type)
         )
-        health = await stack.enter_async_context(standing(spec, settings, environ, broker))
+        health = Health()
+        await stack.enter_async_context(standing(spec, settings, environ, broker, health))
         if settings.health_port:
             await stack.enter_async_context(serve_health(health, settings.health_bind, settings.health_port))
         log.info("ready", extra={"service": spec.name})

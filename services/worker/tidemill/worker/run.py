@@ -10,6 +10,7 @@ Killing the process between any two lines leaves a claim whose lease runs out; t
 
 import asyncio
 import logging
+import time
 from datetime import timedelta
 from random import Random
 
@@ -20,7 +21,7 @@ from tidemill.chassis.backoff import delays
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.outbox import hint_of
 from tidemill.chassis.service import background
-from tidemill.chassis.telemetry import span
+from tidemill.chassis.telemetry import Metric, count, observe, span
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress
 from tidemill.shared.script import Outcome
@@ -56,10 +57,14 @@ async def run(ctx: Context, holding: Holding) -> None:
             + "\n"
         )
         _tell_followers(ctx, claim, Progress.STARTED)
+        began = time.monotonic()
         async with background(written.run()):
             ending = await _execute(ctx, claim, holding, written)
         await _report(ctx, claim, holding, ending, written)
-        log.info("job ran", extra={**facts, "reason": holding.halt or ending.reason})
+        took = timedelta(seconds=time.monotonic() - began)
+        observe(Metric.JOB_RUN, took, language=claim.language)
+        count(Metric.JOBS_FINISHED, reason=holding.halt or ending.reason, language=claim.language)
+        log.info("job ran", extra={**facts, "reason": holding.halt or ending.reason, "took": took.total_seconds()})
 
 
 async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log) -> Ending:

@@ -10,8 +10,10 @@ without giving tickets back they would wait here while another worker is free.
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 
 from tidemill.chassis.broker import Delivery, Subscription
+from tidemill.chassis.telemetry import Metric, gauge, observe
 from tidemill.shared.catalog import tickets
 from tidemill.worker.context import Context
 from tidemill.worker.held import Holding
@@ -33,6 +35,7 @@ class Slots:
         self._paused = False
         self._closed = False
         self._runs: set[asyncio.Task[None]] = set()
+        self._resuming: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
@@ -63,6 +66,7 @@ class Slots:
         if holding.claim is None:
             self._release(holding)
         else:
+            observe(Metric.JOB_WAIT, max(datetime.now(UTC) - holding.claim.due_at, timedelta(0)), tag=holding.claim.tag)
             task = asyncio.create_task(self._run(holding))
             self._runs.add(task)
             task.add_done_callback(self._runs.discard)
@@ -78,19 +82,19 @@ class Slots:
         return True
 
     async def _run(self, holding: Holding) -> None:
+        gauge(Metric.SLOTS_BUSY, len(self._runs))
         try:
             await run(self._ctx, holding)
         finally:
             self._release(holding)
+            gauge(Metric.SLOTS_BUSY, len(self._runs) - 1)
 
     def _release(self, holding: Holding) -> None:
         self._ctx.held.close(holding)
         self._free.release()
         if self._paused and not self._closed:
             self._paused = False
-            task = asyncio.create_task(self._resume())
-            self._runs.add(task)
-            task.add_done_callback(self._runs.discard)
+            self._resuming = asyncio.create_task(self._resume())
 
     async def _pause(self) -> None:
         if self._paused or self._closed:

@@ -212,7 +212,8 @@ class RabbitBroker:
                     self._link = None
                     self._linked.clear()
                     await link.close()
-                log.warning("connection to the broker lost, trying on", extra={"host": self._url.host})
+                facts = {"host": self._url.host, "reason": link.why_lost}
+                log.warning("connection to the broker lost, trying on", extra=facts)
                 away = True
                 if clock() - since > STABLE.total_seconds():
                     pauses = delays(FIRST_PAUSE, LONGEST_PAUSE, self._rng)

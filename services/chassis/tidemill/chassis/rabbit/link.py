@@ -73,8 +73,9 @@ class Link:
         self._confirming = confirming
         self._whispering = whispering
         self._saying: dict[str, asyncio.Future[None]] = {}
+        self.why_lost = ""
         for part in (connection, confirming, whispering):
-            part.closing.add_done_callback(lambda _: self.lost.set())
+            part.closing.add_done_callback(self._note_loss)
 
     @classmethod
     async def open(cls, url: URL, name: str, queue_type: QueueType) -> Self:
@@ -161,6 +162,11 @@ class Link:
             )
             raise
         return channel
+
+    def _note_loss(self, closing: asyncio.Future[None]) -> None:
+        if not self.lost.is_set() and not closing.cancelled() and (error := closing.exception()) is not None:
+            self.why_lost = reason_of(error)
+        self.lost.set()
 
     async def _declare_all(self) -> None:
         channel = await self.channel()

@@ -24,6 +24,7 @@ from tidemill.chassis.handling import Handling
 from tidemill.chassis.rabbit import envelope
 from tidemill.chassis.rabbit.link import STEP_SECONDS, Link, close_channel, lost_as_unavailable
 from tidemill.chassis.rabbit.topology import DELIVERY_LIMIT
+from tidemill.chassis.telemetry import Metric, count
 from tidemill.shared.catalog import DEAD_LETTERS, QueueSpec
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class RabbitDelivery:
         also = {envelope.KEY: self.key, envelope.QUEUE: self._queue, envelope.REASON: reason}
         if await self._say_again(DEAD_LETTERS, self.key, also) is not Fate.CONFIRMED:
             raise BrokerUnavailable(f"there is no queue for {DEAD_LETTERS}")
+        count(Metric.MESSAGES_BURIED, queue=self._queue)
         log.error("message buried", extra={"queue": self._queue, "message_id": self.message_id, "reason": reason})
         self.settled = True
         await self._ack()

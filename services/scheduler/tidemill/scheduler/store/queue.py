@@ -31,6 +31,14 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
     next_due_in: timedelta | None
 
 
+class Backlog(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits for one tag."""
+
+    tag: str
+    waiting: int
+    oldest: timedelta
+
+
 _ended = msgspec.json.Decoder(list[Ended])
 
 
@@ -71,3 +79,8 @@ async def move_on(database: Database, day: date, finished_before: datetime, limi
     """Move what has to outlive its day's partitions; return how many jobs were moved."""
     moved: int = await database.fetchval(QUERIES.move_on, day, finished_before, limit)
     return moved
+
+
+async def backlog(database: Database) -> list[Backlog]:
+    """Return what waits, by tag."""
+    return [Backlog(**row) for row in await database.fetch(QUERIES.backlog)]

@@ -12,3 +12,6 @@ SELECT day FROM queue.days_before($1) AS day
 
 -- name: move_on
 SELECT queue.move_on($1, $2, $3)
+
+-- name: backlog
+SELECT tag, waiting, oldest FROM queue.backlog

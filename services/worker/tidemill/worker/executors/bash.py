@@ -36,7 +36,7 @@ def parameters(code: str) -> list[Parameter]:
 
 
 def argv(code: str, args: Mapping[str, msgspec.Raw]) -> list[str]:
-    """Return one string for each position; what is missing or null is empty, so that the script's own default applies."""
+    """Return one string for each position: empty for what is missing or null, so that the script's default applies."""
     named = {parameter.position: parameter.name for parameter in parameters(code)}
     return [text(args.get(named.get(position, ""))) for position in range(1, max(named, default=0) + 1)]
 

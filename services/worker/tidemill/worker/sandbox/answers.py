@@ -48,7 +48,7 @@ def ending(frame: Frame) -> Ending:
 
 
 def storable(document: bytes) -> bytes:
-    """Return the JSON itself when all of it is valid UTF-8 JSON without NUL and lone surrogates, else cleaned of them."""
+    """Return the JSON itself when it may be stored as it is, else without NUL; raises ValueError when it is no JSON."""
     value = msgspec.json.decode(document)
     document.decode()
     if b"\\u0000" not in document and b"\\ud" not in document.lower():

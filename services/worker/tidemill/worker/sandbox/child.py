@@ -1,6 +1,6 @@
 """One sandboxed child as the worker holds it: takes one job, hears its output, knows its end.
 
-    starting ─ ready ─▶ idle ─ run() ─▶ busy ─ answer | time-out | cancel | limit ─▶ killed ─▶ ended (reported by the zygote)
+    starting ─ ready ─▶ idle ─ run() ─▶ busy ─ answer, time-out, cancel, limit ─▶ killed ─▶ ended
 
 The answer comes before the process has ended, and ending is not waited for: SIGKILL to pid 1 of its namespace ends all
 of it. A child that goes without having read its order leaves unread bytes in the socket, which the kernel reports as
@@ -77,7 +77,7 @@ class Child:
         try:
             ending = await self._ending
             if ending is None:
-                ending = await self._explain()
+                ending = self._explain()
             elif ending.reason in ("timeout", "canceled"):
                 await self._killed()
             self._drain(output)
@@ -109,32 +109,31 @@ class Child:
         """Take the zygote's report, or the news that the zygote has gone."""
         if not self.ended.done():
             self.ended.set_result(exit)
+        # The answer may lie unread in the socket while the news of the end was read first.
+        while self._pidfd >= 0 and self._on_socket():
+            pass
         self._conclude(None)
-        self._gone()
+        if not self.ready.done():
+            self.ready.set_exception(NeverStartedError("the child ended before it was ready"))
+            self.ready.exception()  # nobody may be waiting, and that is no fault
 
-    async def _explain(self) -> Ending:
+    def _explain(self) -> Ending:
+        """Return what is known of an end without an answer."""
         if self._never_read:
             raise NeverStartedError
-        exit_ = await self._killed()
+        exit_ = self.ended.result()
         return answers.vanished(exit_.code, exit_.peak_kb)
 
-    async def _killed(self) -> Exit:
-        """Return the exit of the process, which is ending or told to."""
+    async def _killed(self) -> None:
+        """Kill it and return when it has ended, or is stuck in the kernel with its end already decided."""
         self.kill()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_KILL_WAIT.total_seconds()):
-                return await asyncio.shield(self.ended)
-        except TimeoutError:  # stuck in the kernel: it has been signalled and holds nothing of ours
-            return Exit(code=None)
+                await asyncio.shield(self.ended)
 
     def _conclude(self, ending: Ending | None) -> None:
         if not self._ending.done():
             self._ending.set_result(ending)
-
-    def _gone(self) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(NeverStartedError("the child ended before it was ready"))
-            self.ready.exception()  # nobody may be waiting, and that is no fault
 
     def _send(self, data: bytes) -> None:
         self._unsent = memoryview(data)
@@ -152,30 +151,32 @@ class Child:
             self._conclude(None)
         self._loop.remove_writer(self._sock.fileno())
 
-    def _on_socket(self) -> None:
+    def _on_socket(self) -> bool:
+        """Take what the child says, one read of it; return whether there may be more."""
         try:
             data = self._sock.recv(_READ)
         except BlockingIOError:
-            return
+            return False
         except ConnectionResetError:
             self._never_read = True
+            self._conclude(None)
             data = b""
         if not data:
+            # Not the end yet: a script may have closed what it did not know. The zygote tells the end and its code.
             self._loop.remove_reader(self._sock.fileno())
-            self._conclude(None)
-            self._gone()
-            return
+            return False
         self._received += data
         while len(self._received) >= _HEAD and not self._ending.done():
             size = int.from_bytes(self._received[:_HEAD], "big")
             if size > self._frame_limit:
                 self._conclude(answers.too_large(self._result_limit))
-                return
+                return False
             if len(self._received) < _HEAD + size:
-                return
+                return True
             payload = bytes(self._received[_HEAD : _HEAD + size])
             del self._received[: _HEAD + size]
             self._on_frame(answers.decode(payload))
+        return not self._ending.done()
 
     def _on_frame(self, frame: answers.Frame) -> None:
         if self._output is None:

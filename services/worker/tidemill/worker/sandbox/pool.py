@@ -9,7 +9,8 @@ no-new-privs, another uid when we are root; `isolation` says what is missing the
 Memory is limited for each process; a whole job's memory is not, until there are control groups.
 
 When a zygote dies, jobs that ran in it end as "killed", those that had not begun get another child, and the zygote is
-started again with back-off. A child that dies idle is replaced. When this process dies, in whatever way, everything that it started dies.
+started again with back-off. A child that dies idle is replaced. When this process dies, in whatever way, everything
+that it started dies.
 """
 
 from __future__ import annotations
@@ -152,8 +153,8 @@ class Sandbox:
         failures = self._failures.get(key, 0)
         if not failures:
             return 0.0
-        longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 16))
-        return longest.total_seconds() * random.uniform(0.5, 1)  # noqa: S311 (jitter)
+        longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * (1 << min(failures, 16)))
+        return longest.total_seconds() * (0.5 + random.random() / 2)  # noqa: S311 (jitter)
 
     def _on_death(self, zygote: Zygote) -> None:
         """Start a zygote again that has died without being told to."""

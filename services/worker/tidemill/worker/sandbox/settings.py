@@ -31,7 +31,7 @@ class ZygoteKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`scratch` is an existing folder that only we write to; without it, a private one below the system's temporary folder."""
+    """`scratch` is an existing folder that only we write to; without it, one is made in the temporary folder."""
 
     isolation: Isolation = "namespaces"
     job_uid: int = JOB_UID  # who jobs are outside the sandbox when we are root

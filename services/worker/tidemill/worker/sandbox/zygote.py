@@ -10,12 +10,12 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # `inside` runs as a package of its own, so that neither its imports nor its tracebacks lead to us.
 BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv.pop()); from inside.zygote import main; sys.path.pop(0); main()"
+CLOSE_TIMEOUT = timedelta(seconds=5)  # a zygote leaves, and clears up, when its control socket closes
 FOLDER = str(Path(__file__).parent)
 
 
@@ -169,10 +170,8 @@ class Zygote:
         """End the process and with it every child; return when it has gone."""
         self._die("it was closed")
         try:
-            async with asyncio.timeout(2):
-                while self._process.poll() is None:
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
+            await asyncio.to_thread(self._process.wait, CLOSE_TIMEOUT.total_seconds())
+        except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
         assert self._process.stderr is not None
@@ -303,8 +302,6 @@ class Zygote:
         self._control.close()
         if self._refill is not None:
             self._refill.cancel()
-        with suppress(ProcessLookupError):
-            os.kill(self._process.pid, signal.SIGKILL)
         was_ready = self._ready.done()
         if not was_ready:
             self._ready.set_exception(SandboxUnavailable(reason))

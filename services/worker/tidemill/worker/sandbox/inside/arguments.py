@@ -51,7 +51,7 @@ def bind(function: Callable[..., Any], args: Mapping[str, Any]) -> tuple[list[An
 
 
 def convert(name: str, value: Any, hint: Any) -> Any:
-    """Return the value as the annotation wants it: dates from ISO text, bytes from base64, alone, optional or in lists."""
+    """Return the value as annotated: dates from ISO text, bytes from base64, alone, optional or in lists."""
     if hint is None:
         return value
     if isinstance(value, list) and typing.get_origin(hint) is list:

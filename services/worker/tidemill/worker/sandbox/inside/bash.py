@@ -1,11 +1,9 @@
 """Runs one Bash script as a process of its own and collects its result.
 
-Result: result.json if the script wrote it, else result.out as text, else the last line of stdout as a plain string. To know that
-line, stdout and stderr are two pipes forwarded here in the order in which they become readable: what a script
-writes to both within some microseconds may change places in the log.
+Result: result.json if the script wrote it, else result.out as text, else the last line of stdout as a plain string.
+To know that line, stdout and stderr are two pipes forwarded here in the order in which they become readable: what a
+script writes to both within some microseconds may change places in the log.
 """
-
-# ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
 
 from __future__ import annotations
 
@@ -15,6 +13,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from . import encode
@@ -31,8 +30,7 @@ _LEFT_IN_PIPES = 1 << 20
 def run(order: dict[str, Any], folder: str, emit: Emit) -> Answer:  # noqa: ARG001 (its lines are found in the log)
     """Run the script under `bash -e` and return its answer; what it left in the background dies with the child."""
     script = f"{folder}/main.sh"
-    with open(script, "w", encoding="utf-8") as file:
-        file.write(order["code"])
+    Path(script).write_text(order["code"], encoding="utf-8")
     try:
         process = subprocess.Popen(
             [BASH, "-e", script, *order["argv"]],
@@ -148,7 +146,7 @@ def collect(folder: str, heard: Heard, result_bytes: int) -> Answer:
 
 def _read(path: str, limit: int) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return file.read(limit + 1)
     except FileNotFoundError:
         return None

@@ -13,8 +13,6 @@ every capability in its own user namespace could not touch a mount. It also make
 Every refusal names the layer and the remedy, because that line is what an operator sees.
 """
 
-# ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
-
 from __future__ import annotations
 
 import os
@@ -27,14 +25,15 @@ from contextlib import contextmanager
 from . import linux, root
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-PRIVATE_FOLDERS = (("/tmp", "1777"), ("/job", "700"), ("/dev/shm", "1777"))  # noqa: S108 (a tmpfs of the job)
+PRIVATE_FOLDERS = (("/tmp", "1777"), ("/job", "700"), ("/dev/shm", "1777"))
 INODES = 200_000
 
 USE_PROCESS = 'or choose isolation "process"'
 REMEDIES = {
-    "user namespace": "allow them: sysctl user.max_user_namespaces=15000, kernel.unprivileged_userns_clone=1 (Debian) or "
-    f"kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), in a container a seccomp profile with unshare; {USE_PROCESS}",
-    "root folder": f"Linux 5.12 or newer and, in a container, a seccomp profile with mount and pivot_root; {USE_PROCESS}",
+    "user namespace": "allow them by sysctl: user.max_user_namespaces, kernel.unprivileged_userns_clone=1 (Debian), "
+    "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); in a container, by a seccomp profile with unshare; "
+    f"{USE_PROCESS}",
+    "root folder": f"have Linux 5.12 or newer; in a container, a seccomp profile with mount, pivot_root; {USE_PROCESS}",
     "uid map": f"allow this user to map itself in /proc/self/uid_map; {USE_PROCESS}",
     "/proc": f"in a container, an unmasked /proc (Kubernetes: procMount: Unmasked); {USE_PROCESS}",
     "pid namespace": f"in a container, a seccomp profile with setns and unshare; {USE_PROCESS}",

@@ -17,7 +17,7 @@ from .answer import legible
 
 
 def to_json(value: object) -> bytes:
-    """Return UTF-8 JSON; NaN and infinities become null, NUL and lone surrogates U+FFFD, unknown objects their str()."""
+    """Return UTF-8 JSON: NaN and infinity as null, NUL and lone surrogates as U+FFFD, unknown objects as str()."""
     try:
         data = _dumps(value).encode()
     except (ValueError, TypeError):  # NaN, a lone surrogate, a key that is no string, a reference to itself
@@ -42,7 +42,8 @@ def plain(value: Any) -> object:
             return dict(value)
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return _foreign(value)
+        case _:
+            return _foreign(value)
 
 
 def _foreign(value: Any) -> object:

@@ -5,8 +5,6 @@ orphans. When this process ends, the kernel kills everything in its pid namespac
 no such namespace, so the child is the job itself and the zygote clears up after it.
 """
 
-# ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
-
 from __future__ import annotations
 
 import gc
@@ -14,6 +12,7 @@ import json
 import os
 import signal
 import socket
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from . import confine, frames, job, linux
@@ -38,10 +37,10 @@ def live(
             linux.prctl(linux.PR_SET_DUMPABLE, 1)
         gc.enable()
         job.run_one(sock, order["folder"], environment)
-    except confine.RefusedError as refused:
-        frames.send(sock, json.dumps({"refused": str(refused)}).encode())
-    except BaseException as error:
-        frames.send(sock, json.dumps({"refused": f"the sandbox failed: {error!r}"}).encode())
+    except BaseException as error:  # nothing may run past this point: the zygote's own loop is above
+        refused = str(error) if isinstance(error, confine.RefusedError) else f"the sandbox failed: {error!r}"
+        with suppress(OSError):  # without the socket the exit code must do
+            frames.send(sock, json.dumps({"refused": refused}).encode())
     os._exit(FAILED)
 
 

@@ -1,7 +1,5 @@
 """The process that runs user code: rehearses, waits for its one job, runs it and answers before it ends."""
 
-# ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
-
 from __future__ import annotations
 
 import json
@@ -12,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn
 
 from . import bash, confine, frames, python
 from .answer import Answer
@@ -58,7 +56,7 @@ def run_one(sock: socket.socket, folder: str, environment: list[str]) -> NoRetur
 
 
 def forget_ourselves(place: Place, environment: list[str]) -> None:
-    """Leave user code a fresh interpreter: its own path and argv, no trace of this package, lines logged as they come."""
+    """Leave user code a fresh interpreter: its own path and argv, no trace of this package, output by the line."""
     own = __package__
     for name in [name for name in sys.modules if name == own or name.startswith(f"{own}.")]:
         del sys.modules[name]
@@ -68,12 +66,10 @@ def forget_ourselves(place: Place, environment: list[str]) -> None:
     sys.argv = [f"{place.job}/main.py"]
     sys.orig_argv = [sys.executable, *sys.argv]
     # Made anew: the inherited ones believe that they write to a file that can be rewound.
-    sys.stdout = sys.__stdout__ = line_buffered(1)
-    sys.stderr = sys.__stderr__ = line_buffered(2)
-
-
-def line_buffered(fd: int) -> TextIO:
-    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def set_environment(env: dict[str, str], place: Place) -> None:

@@ -1,7 +1,5 @@
 """Runs one Python script: loads it as the module `main`, calls its function, and says what came of it."""
 
-# ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
-
 from __future__ import annotations
 
 import atexit
@@ -14,6 +12,7 @@ import traceback
 import types
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from . import arguments, encode
@@ -40,7 +39,7 @@ def rehearse(folder: str) -> None:
     order = json.loads(json.dumps({"code": REHEARSAL, "entrypoint": "main", "args": {"x": 1, "y": "z"}}))
     evaluate(order["code"], order["entrypoint"], order["args"], f"{folder}/{MODULE}.py", lambda _: None)
     del sys.modules[MODULE]
-    os.unlink(f"{folder}/{MODULE}.py")
+    Path(folder, f"{MODULE}.py").unlink()
 
 
 def evaluate(code: str, entrypoint: str, args: dict[str, Any], path: str, emit: Emit) -> Answer:
@@ -61,8 +60,7 @@ def evaluate(code: str, entrypoint: str, args: dict[str, Any], path: str, emit: 
 
 def load(code: str, path: str) -> types.ModuleType:
     """Return the script as a module; its source is a real file, so that tracebacks and inspect show its lines."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(code)
+    Path(path).write_text(code, encoding="utf-8")
     module = types.ModuleType(MODULE)
     module.__file__ = path
     sys.modules[MODULE] = module

@@ -1,4 +1,4 @@
-"""The root folder that jobs see: the system's programs read-only, a minimal /etc and /dev, and nothing else of the host.
+"""The root folder that jobs see: the system's programs read-only, a minimal /etc and /dev, nothing else of the host.
 
 /usr /bin /lib* /sbin     the host's, read-only, no set-uid, no devices
 the interpreter's prefix  read-only, at its own path (compiled-in paths must keep working)
@@ -8,12 +8,11 @@ the interpreter's prefix  read-only, at its own path (compiled-in paths must kee
 /proc /tmp /job /dev/shm  empty here; each child mounts its own
 """
 
-# ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
-
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from . import linux
 
@@ -21,19 +20,24 @@ JOB_UID = 1000  # as the job sees itself; outside it is the worker's job uid, or
 HOSTNAME = "tidemill-job"
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-EMPTY = ("/tmp", "/job", "/proc", "/run", "/var", "/etc", "/dev", "/dev/shm", "/env")  # noqa: S108 (inside the new root)
+EMPTY = ("/tmp", "/job", "/proc", "/run", "/var", "/etc", "/dev", "/dev/shm", "/env")
 DEVICES = ("null", "zero", "full", "random", "urandom")
 LINKS = {
     "/dev/fd": "/proc/self/fd",
     "/dev/stdin": "/proc/self/fd/0",
     "/dev/stdout": "/proc/self/fd/1",
     "/dev/stderr": "/proc/self/fd/2",
-    "/var/tmp": "/tmp",  # noqa: S108 (inside the new root)
+    "/var/tmp": "/tmp",
 }
-COPIED = ["gai.conf", "ld.so.cache", "localtime", "magic", "mime.types", "nsswitch.conf", "os-release", "protocols", "resolv.conf", "services", "timezone", "ssl/openssl.cnf"]
-BOUND = ["alternatives", "ca-certificates", "fonts", "pki/ca-trust/extracted", "pki/tls/certs", "ssl/certs"]
+COPIED = (
+    "gai.conf", "ld.so.cache", "localtime", "magic", "mime.types", "nsswitch.conf", "os-release", "protocols",
+    "resolv.conf", "services", "timezone", "ssl/openssl.cnf",
+)  # fmt: skip
+BOUND = ("alternatives", "ca-certificates", "fonts", "pki/ca-trust/extracted", "pki/tls/certs", "ssl/certs")
 WRITTEN = {
-    "passwd": f"root:x:0:0:root:/:/bin/false\njob:x:{JOB_UID}:{JOB_UID}:job:/tmp:/bin/bash\nnobody:x:65534:65534::/:/bin/false\n",
+    "passwd": "root:x:0:0:root:/:/bin/false\n"
+    f"job:x:{JOB_UID}:{JOB_UID}:job:/tmp:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/:/bin/false\n",
     "group": f"root:x:0:\njob:x:{JOB_UID}:\nnogroup:x:65534:\n",
     "hostname": f"{HOSTNAME}\n",
 }
@@ -44,62 +48,53 @@ _READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATT
 def enter(mountpoint: str, prefix: str, environment: list[str]) -> None:
     """Build that root on `mountpoint` and move this process into it; the host's root is gone afterwards."""
     linux.mount("", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
-    flags = linux.MS_NOSUID | linux.MS_NODEV
-    linux.mount("tmpfs", mountpoint, "tmpfs", flags, "mode=755,size=16m")
+    linux.mount("tmpfs", mountpoint, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
+    os.umask(0o022)
     for folder in EMPTY:
-        os.mkdir(mountpoint + folder, 0o755)
+        Path(mountpoint + folder).mkdir()
     for folder in SYSTEM:
-        _system(mountpoint, folder)
-    if not any(prefix == folder or prefix.startswith(folder + "/") for folder in SYSTEM):
+        _system(Path(folder), mountpoint)
+    if not any(Path(prefix).is_relative_to(folder) for folder in SYSTEM):
         _bind(prefix, mountpoint + prefix)
-    for number, folder in enumerate(environment):
-        _bind(folder, f"{mountpoint}/env/{number}")
-    _etc(mountpoint + "/etc")
+    for number, library in enumerate(environment):
+        _bind(library, f"{mountpoint}/env/{number}")
+    _etc(Path(mountpoint, "etc"))
     for device in DEVICES:
-        _touch(f"{mountpoint}/dev/{device}")
+        Path(f"{mountpoint}/dev/{device}").touch()
         linux.bind(f"/dev/{device}", f"{mountpoint}/dev/{device}", linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC)
     for link, target in LINKS.items():
-        os.symlink(target, mountpoint + link)
+        Path(mountpoint + link).symlink_to(target)
     # A new /proc may be mounted in a user namespace only where a complete one is already visible.
     linux.mount("/proc", mountpoint + "/proc", flags=linux.MS_BIND | linux.MS_REC)
     linux.restrict(mountpoint, linux.MOUNT_ATTR_RDONLY)
     linux.pivot_root(mountpoint)
 
 
-def _system(mountpoint: str, folder: str) -> None:
-    if os.path.islink(folder):
-        os.symlink(os.readlink(folder), mountpoint + folder)
-    elif os.path.isdir(folder):
-        _bind(folder, mountpoint + folder)
+def _system(folder: Path, mountpoint: str) -> None:
+    if folder.is_symlink():
+        Path(f"{mountpoint}{folder}").symlink_to(folder.readlink())
+    elif folder.is_dir():
+        _bind(str(folder), f"{mountpoint}{folder}")
 
 
-def _etc(etc: str) -> None:
+def _etc(etc: Path) -> None:
     for name, text in WRITTEN.items():
-        _write(f"{etc}/{name}", text.encode())
-    hosts = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n".encode()
-    with suppress(OSError), open("/etc/hosts", "rb") as file:
-        hosts += file.read()
-    _write(f"{etc}/hosts", hosts)
+        (etc / name).write_text(text)
+    hosts = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n"
+    with suppress(OSError):
+        hosts += Path("/etc/hosts").read_text()
+    (etc / "hosts").write_text(hosts)
     for name in COPIED:
         # What a host lacks, a job lacks as well.
-        with suppress(FileNotFoundError, PermissionError), open(f"/etc/{name}", "rb") as file:
-            _write(f"{etc}/{name}", file.read())
+        with suppress(FileNotFoundError, PermissionError):
+            content = Path("/etc", name).read_bytes()
+            (etc / name).parent.mkdir(exist_ok=True)
+            (etc / name).write_bytes(content)
     for name in BOUND:
-        if os.path.isdir(f"/etc/{name}"):
-            _bind(f"/etc/{name}", f"{etc}/{name}")
+        if Path("/etc", name).is_dir():
+            _bind(f"/etc/{name}", str(etc / name))
 
 
 def _bind(source: str, target: str) -> None:
-    os.makedirs(target, 0o755, exist_ok=True)
+    Path(target).mkdir(parents=True, exist_ok=True)
     linux.bind(source, target, _READ_ONLY)
-
-
-def _write(path: str, content: bytes) -> None:
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(content)
-    os.chmod(path, 0o644)
-
-
-def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o644))

@@ -9,8 +9,6 @@ died, it ends; being pid 1 of a pid namespace, its end is the end of every child
 isolation it is a subreaper instead, and kills whatever a finished child leaves behind before it reports the end.
 """
 
-# ruff: noqa: PTH  (pathlib would be one more module in the memory of every child)
-
 from __future__ import annotations
 
 import gc
@@ -21,12 +19,19 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import confine, init, linux
 
 # What most scripts import anyway: after a fork it costs nothing.
-PRELOADED = ["argparse", "asyncio", "base64", "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "functools", "hashlib", "inspect", "io", "itertools", "json", "linecache", "logging", "math", "operator", "os.path", "pathlib", "random", "re", "shutil", "string", "subprocess", "tempfile", "textwrap", "threading", "time", "traceback", "types", "typing", "urllib.parse", "urllib.request", "uuid", "zoneinfo"]
+PRELOADED = (
+    "argparse", "asyncio", "base64", "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime",
+    "decimal", "enum", "functools", "hashlib", "inspect", "io", "itertools", "json", "linecache", "logging",
+    "math", "operator", "os.path", "pathlib", "random", "re", "shutil", "string", "subprocess", "tempfile",
+    "textwrap", "threading", "time", "traceback", "types", "typing", "urllib.parse", "urllib.request", "uuid",
+    "zoneinfo",
+)  # fmt: skip
 
 # Where site.py is not run (-S), scripts still expect these to be callable.
 SITE_BUILTINS = ("setquit", "setcopyright", "sethelper")
@@ -55,7 +60,7 @@ def main() -> NoReturn:
 
 def become_pid_one(control: socket.socket, plan: dict[str, Any]) -> None:
     """Return in the zygote; the launcher stays behind only to wait for it."""
-    confine.launch(plan["mountpoint"], os.path.realpath(sys.base_prefix), plan["environment"], plan["job_uid"])
+    confine.launch(plan["mountpoint"], str(Path(sys.base_prefix).resolve()), plan["environment"], plan["job_uid"])
     confine.die_with_parent()  # changing the uid has cleared it
     zygote = os.fork()
     if zygote:
@@ -73,11 +78,11 @@ def become_subreaper(plan: dict[str, Any]) -> None:
         confine.become(plan["job_uid"])
         confine.die_with_parent()
     with confine.layer("interpreter"):
-        os.listdir(os.path.dirname(os.__file__))
+        next(Path(os.__file__).parent.iterdir())
 
 
 def preload() -> None:
-    """Import what scripts want, then freeze it: a collection must not touch, and so copy, these pages in every child."""
+    """Import what scripts want, then freeze it: a collection would touch, and so copy, these pages in every child."""
     for name in PRELOADED:
         __import__(name)
     site = __import__("site")
@@ -185,9 +190,8 @@ class Zygote:
 def children_of(pid: int) -> set[int]:
     """Return the direct children of a process, from /proc."""
     found = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                if int(file.read().rpartition(b")")[2].split()[1]) == pid:
-                    found.add(int(name))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended since
+            if int((process / "stat").read_bytes().rpartition(b")")[2].split()[1]) == pid:
+                found.add(int(process.name))
     return found

@@ -1,0 +1,95 @@
+"""The two ways to run the services: beside each other in this process, or as one process each under a supervisor.
+
+Both take the environment that the services shall see, call `announce` once everything answers, and run until cancelled.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+from tidemill.allinone.daemon import Say
+from tidemill.allinone.supervise import Command, supervise
+from tidemill.api.settings import ApiSettings
+from tidemill.chassis.extensions import load
+from tidemill.chassis.health import serve_health
+from tidemill.chassis.memory import MemoryBroker
+from tidemill.chassis.service import GROUP, ServiceSpec, standing
+from tidemill.chassis.settings import ChassisSettings, read, variable
+from tidemill.chassis.telemetry import configure_logging, telemetry
+from tidemill.shared.catalog import Service
+
+GRACE = timedelta(seconds=30)  # longer than a worker's drain
+
+
+async def in_one_process(environ: Mapping[str, str], announce: Callable[[], None], say: Say) -> None:  # noqa: ARG001
+    """Run all services in this event loop with the memory broker between them."""
+    settings = read(ChassisSettings, environ)
+    configure_logging("all-in-one", settings.log_level, settings.log_format)
+    specs = load(GROUP, ServiceSpec)
+    async with MemoryBroker() as broker, asyncio.TaskGroup() as group:
+        started = []
+        for place, spec in enumerate(specs):
+            ready = asyncio.Event()
+            started.append(ready)
+            group.create_task(_stand(spec, environ, settings, broker, place, ready), name=spec.name)
+        for ready in started:
+            await ready.wait()
+        announce()
+
+
+async def _stand(
+    spec: ServiceSpec,
+    environ: Mapping[str, str],
+    settings: ChassisSettings,
+    broker: MemoryBroker,
+    place: int,
+    ready: asyncio.Event,
+) -> None:
+    with telemetry(spec.name, environ):
+        async with standing(spec, settings, environ, broker) as health:
+            ready.set()
+            # Being cancelled is the order to stop, not an error: what is nested here is left in peace.
+            with suppress(asyncio.CancelledError):
+                if settings.health_port:
+                    async with serve_health(health, settings.health_bind, settings.health_port + place):
+                        await asyncio.Event().wait()
+                await asyncio.Event().wait()
+
+
+async def as_processes(environ: Mapping[str, str], announce: Callable[[], None], say: Say) -> None:
+    """Run each service as a process of its own and start again what dies."""
+    commands = [
+        Command(service.value, (sys.executable, "-m", f"tidemill.{service.value}"), environment_of(service, environ))
+        for service in Service
+    ]
+    api = read(ApiSettings, environ)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(supervise(commands, say, grace=GRACE))
+        await _until_somebody_listens(api.bind, api.port)
+        announce()
+
+
+def environment_of(service: Service, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what this service may know: its own login and nobody else's, and a health port of its own."""
+    private = {variable("database_url"), variable("migrator_database_url")}
+    private |= {variable(f"{other}_database_url") for other in Service if other is not service}
+    if service is not Service.API:
+        private.add(variable("admin_password"))
+    own = {name: value for name, value in environ.items() if name not in private}
+    port = read(ChassisSettings, environ).health_port
+    if port:
+        own[variable("health_port")] = str(port + list(Service).index(service))
+    return own
+
+
+async def _until_somebody_listens(address: str, port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(address, port)
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return

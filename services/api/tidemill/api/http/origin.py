@@ -1,0 +1,56 @@
+"""Where a request comes from: which address, and whether a browser was made to send it by another site."""
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from tidemill.api.http.errors import Forbidden
+from tidemill.api.settings import ApiSettings, Network
+
+
+def client_address(request: web.Request, trusted: Sequence[Network]) -> str:
+    """Return the caller's address; X-Forwarded-For counts only as far as our own proxies wrote it."""
+    address = request.remote or ""
+    forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+    while forwarded and _is_within(address, trusted):
+        claimed = forwarded.pop().strip()
+        if not _is_address(claimed):
+            break
+        address = claimed
+    return address
+
+
+def refuse_cross_site(request: web.Request, settings: ApiSettings) -> None:
+    """Raise Forbidden when a browser sent this on behalf of another site; what is no browser sends no such header."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None and site not in ("same-origin", "none"):
+        raise Forbidden("This request comes from another site.")
+    origin = request.headers.get("Origin")
+    if origin is not None and not _is_ours(origin, request, settings):
+        raise Forbidden("This request comes from another site.")
+
+
+def _is_ours(origin: str, request: web.Request, settings: ApiSettings) -> bool:
+    if origin.rstrip("/").lower() == _origin_of(settings.public_url):
+        return True
+    # A browser that reached us by another name (an address, a tunnel) names the same host in both headers.
+    return urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower() != ""
+
+
+def _origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _is_within(address: str, networks: Sequence[Network]) -> bool:
+    return _is_address(address) and any(ipaddress.ip_address(address) in each for each in networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""The one place that decides who is asking and whether they may: driven by the route table, deny by default.
+
+    credential  Authorization: Bearer, else ?token=, else the cookie `token`
+    token       one row by its SHA-256, or a job's token checked by the queue; nothing is cached, so a revoked token,
+                a disabled person and an ended job are refused with their next request
+    decision    `refusal()`, pure: policy, method and viewer in, the error out (or None)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, assert_never
+
+import msgspec
+from aiohttp import web
+
+from tidemill.api.http.decode import TOKEN_PARAMETER
+from tidemill.api.http.errors import Forbidden, HttpError, NotFound, Unauthorized
+from tidemill.api.http.origin import refuse_cross_site
+from tidemill.api.http.route import NOBODY, Policy, Route, Viewer, Who
+from tidemill.api.tokens.rules import digest, is_job_token
+from tidemill.chassis.sql import load
+
+if TYPE_CHECKING:
+    from tidemill.api.context import ApiContext
+
+QUERIES = load("tidemill.api.http", "queries.sql")
+COOKIE = "token"
+
+_READING = ("GET", "HEAD", "OPTIONS")
+_NOT_VALID = "This token is not valid: it is unknown, expired or revoked."
+
+
+class Source(StrEnum):
+    """How a token came to us."""
+
+    BEARER = "bearer"
+    QUERY = "query"
+    COOKIE = "cookie"
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A token as it was sent."""
+
+    token: str
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """A viewer together with what the token and the workspace allow."""
+
+    viewer: Viewer
+    workspace_exists: bool = False
+    token_workspace: str | None = None
+
+
+class _Snapshot(msgspec.Struct, frozen=True):
+    """What was stored with a job of its identity's rights."""
+
+    username: str = ""
+    is_admin: bool = False
+    operator: bool = False
+
+
+def credential_of(request: web.Request) -> Credential | None:
+    """Return the token of a request; what was sent on purpose comes before what a browser sends by itself."""
+    scheme, _, value = request.headers.get("Authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return Credential(value.strip(), Source.BEARER)
+    if value := request.query.get(TOKEN_PARAMETER, "").strip():
+        return Credential(value, Source.QUERY)
+    if value := request.cookies.get(COOKIE, "").strip():
+        return Credential(value, Source.COOKIE)
+    return None
+
+
+async def authorise(ctx: "ApiContext", route: Route, params: Mapping[str, str], request: web.Request) -> Viewer:
+    """Return who may make this call; raises Unauthorized, Forbidden or NotFound."""
+    if route.policy.who is Who.ANYONE:
+        return NOBODY
+    credential = credential_of(request)
+    if credential is None:
+        raise Unauthorized
+    if credential.source is Source.COOKIE and not _only_reads(route.policy, request.method):
+        refuse_cross_site(request, ctx.settings)
+    workspace = params.get("workspace")
+    asking = await _identify(ctx, credential.token, workspace)
+    if asking is None:
+        raise Unauthorized(_NOT_VALID)
+    refused = refusal(route.policy, request.method, workspace, asking)
+    if refused is not None:
+        raise refused
+    return asking.viewer
+
+
+def refusal(policy: Policy, method: str, workspace: str | None, asking: Asking) -> HttpError | None:
+    """Return why this call is refused, or None when it is allowed."""
+    viewer = asking.viewer
+    if asking.token_workspace is not None and asking.token_workspace != workspace:
+        # 401 outside of any workspace: the CLI then asks who it is within the workspace.
+        kind = Unauthorized if workspace is None else Forbidden
+        return kind(f"This token is only for the workspace {asking.token_workspace}.")
+    if viewer.job_workspace is not None and workspace not in (None, viewer.job_workspace):
+        return Forbidden("A job's token is only for the job's own workspace.")
+    if viewer.read_only and not _only_reads(policy, method):
+        return Forbidden("This token may only read.")
+    if workspace is not None and policy.who is not Who.ANYONE:
+        if viewer.is_super_admin and not asking.workspace_exists:
+            return NotFound(f"There is no workspace {workspace}.")
+        if not (viewer.is_member or viewer.is_super_admin):
+            return Forbidden(f"There is no workspace {workspace}, or you are not a member of it.")
+    return _lacking(policy.who, viewer)
+
+
+def _lacking(who: Who, viewer: Viewer) -> HttpError | None:
+    match who:
+        case Who.ANYONE | Who.PERSON | Who.MEMBER:
+            return None
+        case Who.DEVELOPER:
+            allowed = viewer.is_admin or not viewer.operator
+            return None if allowed else Forbidden("An operator may not do this.")
+        case Who.ADMIN:
+            return None if viewer.is_admin else Forbidden("Only an admin of the workspace may do this.")
+        case Who.SUPERADMIN:
+            return None if viewer.is_super_admin else Forbidden("Only a superadmin may do this.")
+        case _:
+            assert_never(who)
+
+
+def _only_reads(policy: Policy, method: str) -> bool:
+    return method in _READING and policy.action == "read"
+
+
+async def _identify(ctx: "ApiContext", token: str, workspace: str | None) -> Asking | None:
+    if is_job_token(token):
+        return await _job(ctx, token, workspace)
+    hashed = digest(token)
+    row = await ctx.database.fetchrow(QUERIES.person_by_token, hashed, workspace)
+    if row is None:
+        return None
+    ctx.token_usage.note(hashed)
+    member = row["username"] is not None
+    return Asking(
+        viewer=Viewer(
+            email=row["email"],
+            # Outside of their workspaces superadmins go by their email.
+            username=row["username"] if member else row["email"],
+            is_admin=row["is_admin"] or row["super_admin"],
+            is_super_admin=row["super_admin"],
+            operator=row["operator"] and not row["super_admin"],
+            is_member=member,
+            token_prefix=row["prefix"],
+            read_only=row["read_only"],
+        ),
+        workspace_exists=row["workspace_exists"],
+        token_workspace=row["token_workspace"],
+    )
+
+
+async def _job(ctx: "ApiContext", token: str, workspace: str | None) -> Asking | None:
+    row = await ctx.database.fetchrow(QUERIES.job_by_token, token)
+    if row is None:
+        return None
+    rights = msgspec.json.decode(row["permissions"] or "{}", type=_Snapshot)
+    return Asking(
+        viewer=Viewer(
+            email=row["email"],
+            username=rights.username or row["permissioned_as"].partition("/")[2],
+            is_admin=rights.is_admin,
+            operator=rights.operator,
+            is_member=True,
+            job_id=row["job_id"],
+            job_workspace=row["workspace_id"],
+        ),
+        workspace_exists=workspace == row["workspace_id"],
+    )

@@ -1,0 +1,76 @@
+"""Deploying versions and taking them away."""
+
+from aiohttp import web
+from asyncpg import UniqueViolationError
+
+from tidemill.api.http.answer import json, text
+from tidemill.api.http.errors import BadRequest, Forbidden, NotFound
+from tidemill.api.http.route import Call
+from tidemill.api.scripts import rules, store
+from tidemill.api.scripts.rules import NothingNew
+from tidemill.api.scripts.schemas import CreateQuery, NewScript
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Deploy a version and answer its hash."""
+    new: NewScript = call.body
+    query: CreateQuery = call.query
+    rules.check(new)
+    try:
+        new_hash = await _deploy(call, new, skip_if_noop=query.skip_if_noop)
+    except UniqueViolationError as taken:
+        raise BadRequest(f"path {new.path} was deployed to at the same moment: look at it and try again") from taken
+    return text(new_hash, status=201)
+
+
+async def archive_path(call: Call) -> web.StreamResponse:
+    """Archive the head of a path; archiving it once more changes nothing."""
+    path = call.params["path"]
+    async with call.ctx.outbox.transaction() as tx:
+        archived = await store.archive_head(tx, call.workspace, path, call.viewer)
+        if archived is not None:
+            await tx.say(call.audit("Delete", path, {"hash": archived}))
+    if archived is None:
+        await _refuse_archiving(call, path)
+    return text(f"script {path} archived")
+
+
+async def archive_version(call: Call) -> web.StreamResponse:
+    """Archive one version and answer it; archiving it once more changes nothing."""
+    wanted = call.params["hash"]
+    async with call.ctx.outbox.transaction() as tx:
+        path = await store.archive_version(tx, call.workspace, wanted, call.viewer)
+        if path is not None:
+            await tx.say(call.audit("Delete", path, {"hash": wanted}))
+    version = await store.version(call.ctx.database, call.workspace, wanted, call.viewer)
+    if version is None:
+        raise NotFound(f"no version {wanted} is known")
+    if not version.archived:
+        raise Forbidden(f"you may not change {version.path}")
+    return json(version)
+
+
+async def _deploy(call: Call, new: NewScript, *, skip_if_noop: bool) -> str:
+    values = store.values_of(new)
+    async with call.ctx.outbox.transaction() as tx:
+        if not await store.may_write(tx, new.path, call.viewer):
+            raise Forbidden(f"you may not deploy to {new.path}")
+        head, named = await store.lock_standing(tx, call.workspace, new.path, new.parent_hash, call.viewer)
+        match rules.place(new, rules.fingerprint(values), head, named):
+            case NothingNew(head=same):
+                if skip_if_noop:
+                    return same.hash
+                raise BadRequest(f"{new.path} is the same already as version {same.hash}")
+            case place:
+                new_hash = await store.insert(
+                    tx, call.workspace, values, place.parent, new.deployment_message, call.viewer
+                )
+        await tx.say(call.audit("Created", new.path, {"hash": new_hash}))
+    return new_hash
+
+
+async def _refuse_archiving(call: Call, path: str) -> None:
+    if await store.exists(call.ctx.database, call.workspace, path, call.viewer):
+        raise Forbidden(f"you may not change {path}")
+    if not await store.has_history(call.ctx.database, call.workspace, path, call.viewer):
+        raise NotFound(f"no script is at {path}")

@@ -1,0 +1,97 @@
+-- name: lock_path
+-- Two deployments to one path take turns; what stands there is read in a new statement, after this one.
+SELECT pg_advisory_xact_lock(hashtextextended('platform.script ' || $1::text || ' ' || $2::text, 0));
+
+-- name: lock_standing
+-- The head of the path and the version that the new one says it follows.
+SELECT s.hash, s.path, s.parent_hashes, s.summary, s.description, s.content, s.language, s.kind, s.schema, s.lock, s.tag, s.envs, s.labels,
+       s.concurrent_limit, s.concurrency_key, s.priority, s.timeout_s, s.is_template, s.visible_to_runner_only, s.auto_kind,
+       NOT s.archived AND NOT s.deleted AS is_head, platform.may_write(s.path, $4, $5) AS may_write
+FROM platform.script s
+WHERE s.workspace_id = $1 AND (s.hash = $3 OR s.path = $2 AND NOT s.archived AND NOT s.deleted)
+ORDER BY s.hash FOR UPDATE;
+
+-- name: find_newest
+SELECT s.hash FROM platform.script s WHERE s.workspace_id = $1 AND s.path = $2 ORDER BY s.created_at DESC, s.hash DESC LIMIT 1;
+
+-- name: may_write
+SELECT platform.may_write($1, $2, $3);
+
+-- name: insert
+INSERT INTO platform.script (workspace_id, hash, path, parent_hashes, summary, description, content, language, kind, schema, lock, tag,
+                             envs, labels, concurrent_limit, concurrency_key, priority, timeout_s, is_template,
+                             visible_to_runner_only, auto_kind, deployment_message, created_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23);
+
+-- name: archive
+UPDATE platform.script SET archived = true
+WHERE workspace_id = $1 AND hash = $2 AND NOT archived AND platform.may_write(path, $3, $4) RETURNING path;
+
+-- name: archive_head
+UPDATE platform.script SET archived = true
+WHERE workspace_id = $1 AND path = $2 AND NOT archived AND NOT deleted AND platform.may_write(path, $3, $4) RETURNING hash;
+
+-- name: head
+SELECT s.* FROM platform.script s
+WHERE s.workspace_id = $1 AND s.path = $2 AND NOT s.archived AND NOT s.deleted AND platform.may_read(s.path, $3, $4);
+
+-- name: version
+SELECT s.* FROM platform.script s
+WHERE s.workspace_id = $1 AND s.hash = $2 AND NOT s.deleted AND platform.may_read(s.path, $3, $4);
+
+-- name: source_of_head
+-- The path as it was asked for goes before the one without the extension.
+SELECT s.content FROM platform.script s
+WHERE s.workspace_id = $1 AND s.path = ANY (ARRAY[$2, $3]) AND NOT s.archived AND NOT s.deleted AND platform.may_read(s.path, $4, $5)
+ORDER BY s.path = $2 DESC LIMIT 1;
+
+-- name: exists
+SELECT EXISTS (
+    SELECT FROM platform.script s
+    WHERE s.workspace_id = $1 AND s.path = $2 AND NOT s.archived AND NOT s.deleted AND platform.may_read(s.path, $3, $4));
+
+-- name: has_history
+SELECT EXISTS (
+    SELECT FROM platform.script s WHERE s.workspace_id = $1 AND s.path = $2 AND NOT s.deleted AND platform.may_read(s.path, $3, $4));
+
+-- name: history
+SELECT s.hash, s.deployment_message, s.created_at, s.created_by FROM platform.script s
+WHERE s.workspace_id = $1 AND s.path = $2 AND NOT s.deleted AND platform.may_read(s.path, $3, $4)
+ORDER BY s.created_at DESC, s.hash DESC LIMIT $5 OFFSET $6;
+
+-- name: list_paths
+SELECT s.path FROM platform.script s
+WHERE s.workspace_id = $1 AND NOT s.archived AND NOT s.deleted AND platform.may_read(s.path, $2, $3) ORDER BY s.path;
+
+-- name: list_newest_first
+-- The newest version of each path, which is its head or, with `show_archived`, what is left of a path without one.
+SELECT s.* FROM platform.script s
+WHERE s.workspace_id = $1 AND NOT s.deleted AND platform.may_read(s.path, $2, $3) AND s.archived = $4
+  AND ($5::text IS NULL OR starts_with(s.path, $5))
+  AND ($6::text IS NULL OR s.path = $6)
+  AND ($7::text IS NULL OR s.created_by = $7)
+  AND ($8::text[] IS NULL OR s.kind = ANY ($8))
+  AND ($9::text[] IS NULL OR s.language = ANY ($9))
+  AND ($10::text IS NULL OR $10 = ANY (s.labels))
+  AND ($11::boolean IS NULL OR s.is_template = $11)
+  AND ($12::text IS NULL OR $12 = ANY (s.parent_hashes))
+  AND (NOT $4 OR NOT EXISTS (
+      SELECT FROM platform.script n
+      WHERE n.workspace_id = s.workspace_id AND n.path = s.path AND NOT n.deleted AND (n.created_at, n.hash) > (s.created_at, s.hash)))
+ORDER BY s.created_at DESC, s.hash DESC LIMIT $13 OFFSET $14;
+
+-- name: list_oldest_first
+SELECT s.* FROM platform.script s
+WHERE s.workspace_id = $1 AND NOT s.deleted AND platform.may_read(s.path, $2, $3) AND s.archived = $4
+  AND ($5::text IS NULL OR starts_with(s.path, $5))
+  AND ($6::text IS NULL OR s.path = $6)
+  AND ($7::text IS NULL OR s.created_by = $7)
+  AND ($8::text[] IS NULL OR s.kind = ANY ($8))
+  AND ($9::text[] IS NULL OR s.language = ANY ($9))
+  AND ($10::text IS NULL OR $10 = ANY (s.labels))
+  AND ($11::boolean IS NULL OR s.is_template = $11)
+  AND ($12::text IS NULL OR $12 = ANY (s.parent_hashes))
+  AND (NOT $4 OR NOT EXISTS (
+      SELECT FROM platform.script n
+      WHERE n.workspace_id = s.workspace_id AND n.path = s.path AND NOT n.deleted AND (n.created_at, n.hash) > (s.created_at, s.hash)))
+ORDER BY s.created_at, s.hash LIMIT $13 OFFSET $14;

@@ -1,0 +1,144 @@
+"""What may be deployed, where in a path's line of versions it belongs, and by which hash it is known. Pure."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tidemill.api.http.errors import BadRequest, Unprocessable
+from tidemill.api.http.route import Refused
+from tidemill.api.jobs import tags
+from tidemill.api.scripts import paths
+from tidemill.api.scripts.schemas import NewScript
+from tidemill.shared.script import Language
+
+_NO_DEBOUNCING = Refused(reason="runs are not debounced yet")
+_NO_CACHE = Refused(reason="results are not cached yet")
+_NO_BEHALF = Refused(reason="a script runs as whoever runs it; running on behalf of somebody else is not supported yet")
+
+REFUSES: Mapping[str, Refused] = {
+    "ws_error_handler_muted": Refused(reason="there is no workspace error handler to mute yet"),
+    "dedicated_worker": Refused(reason="no worker can be dedicated to one script yet"),
+    "concurrency_time_window_s": Refused(
+        reason="a concurrency limit counts what runs at once, not what ran in a window"
+    ),
+    "debounce_key": _NO_DEBOUNCING,
+    "debounce_delay_s": _NO_DEBOUNCING,
+    "debounce_args_to_accumulate": _NO_DEBOUNCING,
+    "max_total_debouncing_time": _NO_DEBOUNCING,
+    "max_total_debounces_amount": _NO_DEBOUNCING,
+    "cache_ttl": _NO_CACHE,
+    "cache_ignore_s3_path": _NO_CACHE,
+    "restart_unless_cancelled": Refused(reason="scripts that start again by themselves are not supported yet"),
+    "delete_after_secs": Refused(
+        reason="runs are kept for the retention period; erasing them earlier is not supported yet"
+    ),
+    "delete_after_use": Refused(
+        reason="runs are kept for the retention period; erasing them earlier is not supported yet"
+    ),
+    "has_preprocessor": Refused(reason="preprocessors are not run yet"),
+    "on_behalf_of": _NO_BEHALF,
+    "on_behalf_of_email": _NO_BEHALF,
+    "codebase": Refused(reason="bundles are not supported yet"),
+    "modules": Refused(reason="scripts of more than one file are not supported yet"),
+}
+"""Fields of a new version that ask for what is not there yet."""
+
+TOLERATES: Mapping[str, str] = {
+    "preserve_on_behalf_of": "means nothing without on_behalf_of",
+    "skip_draft_deletion": "there are no drafts that a deployment would delete",
+    "draft_only": "there are no drafts; what is sent is deployed",
+    "assets": "what a script touches is not recorded yet",
+    "no_main_func": "the content tells",
+}
+"""Fields of a new version that change nothing here."""
+
+KINDS = ("script", "failure", "trigger", "command", "approval", "preprocessor")
+KEPT_ANCESTORS = 100
+"""How far back a version knows its lineage by itself; the history of its path knows all of it."""
+_LONGEST_TEXT = 10 * 1024 * 1024
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that stands already: the head of the path, or the one that the new version says it follows."""
+
+    hash: str
+    path: str
+    parent_hashes: list[str]
+    fingerprint: bytes
+    is_head: bool
+    may_write: bool
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a new version belongs: after its parent, or first."""
+
+    parent: Version | None
+
+
+class NothingNew(msgspec.Struct, frozen=True, kw_only=True):
+    """The head says the same already."""
+
+    head: Version
+
+
+def check(new: NewScript) -> None:
+    """Raise BadRequest or Unprocessable, naming the field, when this can't be deployed whatever stands there."""
+    if (wrong := paths.why_not(new.path)) is not None:
+        raise BadRequest(f"path {wrong}")
+    if new.language not in list(Language):
+        raise Unprocessable(f"language {new.language!r} is not run by this version, which runs {', '.join(Language)}")
+    if new.kind is not None and new.kind not in KINDS:
+        raise BadRequest(f"kind must be one of {', '.join(KINDS)}")
+    if new.schema[:1] not in (b"{", b"n"):
+        raise BadRequest("schema must be a JSON object")
+    if len(new.content) > _LONGEST_TEXT:
+        raise BadRequest("content must not be longer than 10 MiB")
+    for each in new.envs or ():
+        name, equals, _ = each.partition("=")
+        if not equals or not name.isascii() or not name.isidentifier():
+            raise BadRequest("envs must be a list of NAME=VALUE")
+    if new.tag and (wrong := tags.why_not_template(new.tag)) is not None:
+        raise BadRequest(f"tag {wrong}")
+
+
+def fingerprint(values: Mapping[str, Any]) -> bytes:
+    """Return what tells two versions apart, from the columns of one; how it came to be deployed is no part of it."""
+    return msgspec.json.encode([[name, values[name]] for name in sorted(values)])
+
+
+def hash_of(print_: bytes, predecessor: str | None) -> str:
+    """Return the sixteen hex digits of a version, from what it is and the version that stood at its path before."""
+    digest = hashlib.blake2b(print_, digest_size=8)
+    digest.update((predecessor or "").encode())
+    return digest.hexdigest()
+
+
+def place(new: NewScript, print_: bytes, head: Version | None, named: Version | None) -> Place | NothingNew:
+    """Return where the new version belongs.
+
+    `head` stands at its path, `named` is the version that `parent_hash` names. Raises BadRequest when the line would
+    fork: a version follows the head of its path, takes a free path, or moves the head of another path to a free one.
+    """
+    auto = new.auto_parent or False
+    if head is not None and head.fingerprint == print_:
+        return NothingNew(head=head)
+    if not new.parent_hash:
+        if head is not None and not auto:
+            raise BadRequest(f"path {new.path} is taken: send parent_hash {head.hash} to deploy a new version of it")
+        return Place(parent=head)
+    moves = named is not None and named.is_head and named.may_write and named.path != new.path
+    if head is not None:
+        if moves:
+            raise BadRequest(f"path {new.path} is taken: a script can't be renamed to it")
+        if auto or head.hash == new.parent_hash:
+            return Place(parent=head)
+        raise BadRequest(f"parent_hash {new.parent_hash} is not the head of {new.path}, which is {head.hash}")
+    if moves:
+        return Place(parent=named)
+    if auto:
+        return Place(parent=None)
+    if named is None or not named.may_write:
+        raise BadRequest(f"parent_hash {new.parent_hash} names no version")
+    raise BadRequest(f"parent_hash {new.parent_hash} is archived: the lineage goes on from a head only")
