@@ -461,9 +461,13 @@ $$;
 -- Days of which every partition still stands and that are old enough to be looked at by retention, oldest first.
 CREATE OR REPLACE FUNCTION queue.days_before(p_before timestamptz) RETURNS SETOF date
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT to_date(right(c.relname, 8), 'YYYYMMDD')
-    FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'queue.job'::regclass AND to_date(right(c.relname, 8), 'YYYYMMDD') < (p_before AT TIME ZONE 'UTC')::date
+    -- Materialized: the planner must not turn the names of other relations into dates.
+    WITH partitions AS MATERIALIZED (
+        SELECT c.relname::text AS name FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'queue.job'::regclass
+    )
+    SELECT to_date(right(p.name, 8), 'YYYYMMDD') AS day FROM partitions p
+    WHERE to_date(right(p.name, 8), 'YYYYMMDD') < (p_before AT TIME ZONE 'UTC')::date
     ORDER BY 1
 $$;
 

@@ -23,7 +23,6 @@ from tidemill.shared.catalog import Service
 from tidemill.shared.ids import new_job_id
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Row: TypeAlias = "asyncpg.Record"
 Request: TypeAlias = dict[str, Any]
 
 TAKEN, NO_PARENT, ROOT_CANCELED, NO_SUCH_WORKER, BAD_TRANSITION = (f"TM00{number}" for number in range(1, 6))
@@ -68,7 +67,7 @@ class Claim:
     job_id: uuid.UUID
     key: uuid.UUID
     run: uuid.UUID
-    row: Row
+    row: asyncpg.Record
 
 
 @dataclass(frozen=True)
@@ -237,15 +236,22 @@ class Queue:
         answer = await self.api.fetchval("SELECT queue.explain_job($1, $2)", workspace, job_id)
         return None if answer is None else json.loads(answer)
 
-    async def verify(self, token: str) -> Row | None:
+    async def verify(self, token: str) -> asyncpg.Record | None:
         """Ask whom a job's token speaks for."""
         return await self.api.fetchrow("SELECT * FROM queue.verify_job_token($1)", token)
 
     async def tick(
-        self, *, connected_for: timedelta = LONG_AGO, lease: timedelta = NEVER, beat: timedelta = AT_ONCE, limit: int = 100
+        self,
+        *,
+        connected_for: timedelta = LONG_AGO,
+        lease: timedelta = NEVER,
+        beat: timedelta = AT_ONCE,
+        limit: int = 100,
     ) -> Tick:
         """Look once as the scheduler does; no lease is over unless the test says how long one is."""
-        row = await self.scheduler.fetchrow("SELECT * FROM queue.tick($1, $2, $3, $4)", connected_for, lease, beat, limit)
+        row = await self.scheduler.fetchrow(
+            "SELECT * FROM queue.tick($1, $2, $3, $4)", connected_for, lease, beat, limit
+        )
         assert row is not None
         return Tick(**{name: json.loads(value) if name in _JSON else value for name, value in row.items()})
 
@@ -277,7 +283,7 @@ class Queue:
         )
         return state
 
-    async def job(self, job_id: uuid.UUID) -> Row:
+    async def job(self, job_id: uuid.UUID) -> asyncpg.Record:
         """Return all that the api may know of a job."""
         row = await self.api.fetchrow(
             "SELECT * FROM queue.any_job WHERE id = $1 AND born = (SELECT queue.locate($1))", job_id
@@ -285,13 +291,20 @@ class Queue:
         assert row is not None
         return row
 
-    async def live(self, job_id: uuid.UUID) -> Row:
+    async def live(self, job_id: uuid.UUID) -> asyncpg.Record:
         """Return the row of an unfinished job."""
         row = await self.look.fetchrow("SELECT * FROM queue.live_job WHERE id = $1", job_id)
         assert row is not None
         return row
 
-    async def outbox(self) -> list[Row]:
+    async def until_somebody_waits(self) -> None:
+        """Return when a statement waits for a lock of another."""
+        await self.look.execute(
+            "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted) LOOP"
+            " PERFORM pg_sleep(0.002); END LOOP; END $$"
+        )
+
+    async def outbox(self) -> list[asyncpg.Record]:
         """Return all messages that nobody has confirmed."""
         return await self.look.fetch("SELECT * FROM bus.outbox ORDER BY id")
 

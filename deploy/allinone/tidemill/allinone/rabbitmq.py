@@ -241,8 +241,9 @@ def find_rabbitmq() -> Path:
     folders = [Path(command).resolve().parent] if command else []
     folders += sorted(Path("/").glob(PACKAGED.lstrip("/")), reverse=True)
     for folder in folders:
-        if (folder / "rabbitmq-server").is_file() and (folder / "rabbitmq-env").is_file():
-            return folder
+        script = folder / "rabbitmq-server"
+        if script.is_file() and (folder / "rabbitmq-env").is_file():
+            return script.resolve().parent
     raise RabbitMqNotFound
 
 

@@ -6,14 +6,14 @@ Both take the environment that the services shall see, call `announce` once ever
 import asyncio
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import timedelta
 
 from tidemill.allinone.daemon import Say
 from tidemill.allinone.supervise import Command, supervise
 from tidemill.api.settings import ApiSettings
 from tidemill.chassis.extensions import load
-from tidemill.chassis.health import serve_health
+from tidemill.chassis.health import Health, serve_health
 from tidemill.chassis.memory import MemoryBroker
 from tidemill.chassis.service import GROUP, ServiceSpec, standing
 from tidemill.chassis.settings import ChassisSettings, read, variable
@@ -27,35 +27,28 @@ async def in_one_process(environ: Mapping[str, str], announce: Callable[[], None
     """Run all services in this event loop with the memory broker between them."""
     settings = read(ChassisSettings, environ)
     configure_logging("all-in-one", settings.log_level, settings.log_format)
-    specs = load(GROUP, ServiceSpec)
-    async with MemoryBroker() as broker, asyncio.TaskGroup() as group:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(telemetry("all-in-one", environ))
+        health = Health()
+        broker = await stack.enter_async_context(MemoryBroker())
+        if settings.health_port:
+            await stack.enter_async_context(serve_health(health, settings.health_bind, settings.health_port))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
         started = []
-        for place, spec in enumerate(specs):
-            ready = asyncio.Event()
-            started.append(ready)
-            group.create_task(_stand(spec, environ, settings, broker, place, ready), name=spec.name)
+        for spec in load(GROUP, ServiceSpec):
+            started.append(asyncio.Event())
+            group.create_task(_stand(standing(spec, settings, environ, broker, health), started[-1]), name=spec.name)
         for ready in started:
             await ready.wait()
         announce()
 
 
-async def _stand(
-    spec: ServiceSpec,
-    environ: Mapping[str, str],
-    settings: ChassisSettings,
-    broker: MemoryBroker,
-    place: int,
-    ready: asyncio.Event,
-) -> None:
-    with telemetry(spec.name, environ):
-        async with standing(spec, settings, environ, broker) as health:
-            ready.set()
-            # Being cancelled is the order to stop, not an error: what is nested here is left in peace.
-            with suppress(asyncio.CancelledError):
-                if settings.health_port:
-                    async with serve_health(health, settings.health_bind, settings.health_port + place):
-                        await asyncio.Event().wait()
-                await asyncio.Event().wait()
+async def _stand(service: AbstractAsyncContextManager[None], ready: asyncio.Event) -> None:
+    async with service:
+        ready.set()
+        # Being cancelled is the order to stop, not an error: what stands in the context ends in peace.
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
 
 
 async def as_processes(environ: Mapping[str, str], announce: Callable[[], None], say: Say) -> None:

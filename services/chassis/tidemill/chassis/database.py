@@ -5,6 +5,8 @@ it was done. A connection that breaks raises DatabaseUnavailable: whether the st
 only the caller's key (job id, claim key, event id) makes the repetition harmless.
 """
 
+from __future__ import annotations  # the driver's classes are generic only for the type checker
+
 import asyncio
 import logging
 import random
@@ -102,7 +104,7 @@ class Database:
             server_settings={"application_name": f"tidemill-{name}"},
         )
 
-    async def __aenter__(self) -> "Database":
+    async def __aenter__(self) -> Database:
         self._pool = await self._pool
         return self
 

@@ -48,7 +48,7 @@ async def run(ctx: Context, holding: Holding) -> None:
     """Run a claimed job to its end and report it; never raises for anything that the job did."""
     claim = holding.claim
     assert claim is not None
-    facts = {"job_id": str(claim.id), "workspace_id": claim.workspace_id, "claims": claim.claims}
+    facts: dict[str, str | int] = {"job_id": str(claim.id), "workspace_id": claim.workspace_id, "claims": claim.claims}
     with span("run job", kind=SpanKind.CONSUMER, parent=claim.traceparent, attributes=facts):
         written = Log(lambda chunk: _append(ctx, claim, chunk), lambda: _tell_followers(ctx, claim, Progress.LOGGED))
         written.write(

@@ -28,6 +28,7 @@ QUERIES = load("tidemill.api.http", "queries.sql")
 COOKIE = "token"
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_LONGEST_TOKEN = 512
 _NOT_VALID = "This token is not valid: it is unknown, expired or revoked."
 
 
@@ -134,6 +135,8 @@ def _only_reads(policy: Policy, method: str) -> bool:
 
 
 async def _identify(ctx: "ApiContext", token: str, workspace: str | None) -> Asking | None:
+    if len(token) > _LONGEST_TOKEN or not (token.isascii() and token.isprintable()):
+        return None
     if is_job_token(token):
         return await _job(ctx, token, workspace)
     hashed = digest(token)

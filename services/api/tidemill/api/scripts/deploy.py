@@ -7,7 +7,7 @@ from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import BadRequest, Forbidden, NotFound
 from tidemill.api.http.route import Call
 from tidemill.api.scripts import rules, store
-from tidemill.api.scripts.rules import NothingNew
+from tidemill.api.scripts.rules import NothingNew, Place
 from tidemill.api.scripts.schemas import CreateQuery, NewScript
 
 
@@ -61,9 +61,9 @@ async def _deploy(call: Call, new: NewScript, *, skip_if_noop: bool) -> str:
                 if skip_if_noop:
                     return same.hash
                 raise BadRequest(f"{new.path} is the same already as version {same.hash}")
-            case place:
+            case Place(parent=parent):
                 new_hash = await store.insert(
-                    tx, call.workspace, values, place.parent, new.deployment_message, call.viewer
+                    tx, call.workspace, values, parent, new.deployment_message, call.viewer
                 )
         await tx.say(call.audit("Created", new.path, {"hash": new_hash}))
     return new_hash

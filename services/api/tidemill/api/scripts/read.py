@@ -4,9 +4,10 @@ from aiohttp import web
 
 from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import NotFound
+from tidemill.api.http.paging import Paged
 from tidemill.api.http.route import Call
 from tidemill.api.scripts import paths, store
-from tidemill.api.scripts.schemas import ListQuery, PageQuery
+from tidemill.api.scripts.schemas import ListQuery
 
 
 async def head(call: Call) -> web.StreamResponse:
@@ -59,14 +60,14 @@ async def exists(call: Call) -> web.StreamResponse:
 async def history(call: Call) -> web.StreamResponse:
     """Answer the versions of a path, newest first."""
     path = call.params["path"]
-    query: PageQuery = call.query
+    query: Paged = call.query
     return json(await store.history(call.ctx.database, call.workspace, path, query, call.viewer))
 
 
 async def latest(call: Call) -> web.StreamResponse:
     """Answer the newest version of a path."""
     path = call.params["path"]
-    newest = await store.history(call.ctx.database, call.workspace, path, PageQuery(per_page=1), call.viewer)
+    newest = await store.history(call.ctx.database, call.workspace, path, Paged(per_page=1), call.viewer)
     if not newest:
         raise NotFound(f"no script is at {path}")
     return json(newest[0])

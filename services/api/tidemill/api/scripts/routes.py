@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from tidemill.api.http.paging import Paged
 from tidemill.api.http.route import Policy, Refused, Route, Who, answers_json, answers_text
 from tidemill.api.scripts import deploy, read, rules
-from tidemill.api.scripts.schemas import CreateQuery, ListQuery, NewScript, PageQuery, Script, ScriptHistory
+from tidemill.api.scripts.schemas import CreateQuery, ListQuery, NewScript, Script, ScriptHistory
 
 READ = Policy("scripts", "read", Who.MEMBER)
 WRITE = Policy("scripts", "write", Who.DEVELOPER)
@@ -127,7 +128,7 @@ ROUTES: tuple[Route, ...] = (
         handler=read.history,
         policy=READ,
         summary="List the versions of a path, newest first",
-        query=PageQuery,
+        query=Paged,
         answers={200: answers_json(list[ScriptHistory], "One page.")},
     ),
     Route(

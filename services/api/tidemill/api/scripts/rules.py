@@ -15,14 +15,13 @@ from tidemill.shared.script import Language
 
 _NO_DEBOUNCING = Refused(reason="runs are not debounced yet")
 _NO_CACHE = Refused(reason="results are not cached yet")
+_NO_ERASING = Refused(reason="runs are kept for the retention period and not erased earlier yet")
 _NO_BEHALF = Refused(reason="a script runs as whoever runs it; running on behalf of somebody else is not supported yet")
 
 REFUSES: Mapping[str, Refused] = {
     "ws_error_handler_muted": Refused(reason="there is no workspace error handler to mute yet"),
     "dedicated_worker": Refused(reason="no worker can be dedicated to one script yet"),
-    "concurrency_time_window_s": Refused(
-        reason="a concurrency limit counts what runs at once, not what ran in a window"
-    ),
+    "concurrency_time_window_s": Refused(reason="a concurrency limit counts what runs at once, not in a window"),
     "debounce_key": _NO_DEBOUNCING,
     "debounce_delay_s": _NO_DEBOUNCING,
     "debounce_args_to_accumulate": _NO_DEBOUNCING,

@@ -6,6 +6,8 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from tidemill.api.http.paging import Paged
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
@@ -41,14 +43,7 @@ class CreateQuery(msgspec.Struct, frozen=True, kw_only=True):
     skip_if_noop: bool = False
 
 
-class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which page of a list."""
-
-    page: Count = 1
-    per_page: Count = 30
-
-
-class ListQuery(PageQuery, frozen=True, kw_only=True):
+class ListQuery(Paged, frozen=True, kw_only=True):
     """Which scripts to list."""
 
     path_start: str | None = None

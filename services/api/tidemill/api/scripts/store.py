@@ -7,10 +7,11 @@ import asyncpg
 import msgspec
 from msgspec import UNSET
 
+from tidemill.api.http.paging import Paged
 from tidemill.api.http.route import Viewer
 from tidemill.api.scripts import rules
 from tidemill.api.scripts.rules import Version
-from tidemill.api.scripts.schemas import ListQuery, NewScript, PageQuery, Script, ScriptHistory
+from tidemill.api.scripts.schemas import ListQuery, NewScript, Script, ScriptHistory
 from tidemill.chassis.database import Executor
 from tidemill.chassis.sql import load
 
@@ -37,8 +38,6 @@ _OF_A_VERSION = (
     "auto_kind",
 )
 """The columns that make two versions differ."""
-
-_LONGEST_PAGE = 100
 
 
 def values_of(new: NewScript) -> Mapping[str, Any]:
@@ -144,10 +143,11 @@ async def has_history(db: Executor, workspace: str, path: str, viewer: Viewer) -
     return answer
 
 
-async def history(db: Executor, workspace: str, path: str, page: PageQuery, viewer: Viewer) -> list[ScriptHistory]:
+async def history(db: Executor, workspace: str, path: str, page: Paged, viewer: Viewer) -> list[ScriptHistory]:
     """Return the versions of a path, newest first."""
-    limit, offset = _window(page)
-    rows = await db.fetch(QUERIES.history, workspace, path, viewer.username, viewer.is_admin, limit, offset)
+    rows = await db.fetch(
+        QUERIES.history, workspace, path, viewer.username, viewer.is_admin, page.per_page, page.offset
+    )
     return [
         ScriptHistory(
             script_hash=row["hash"],
@@ -166,7 +166,6 @@ async def paths_of_heads(db: Executor, workspace: str, viewer: Viewer) -> list[s
 
 async def listing(db: Executor, workspace: str, query: ListQuery, viewer: Viewer) -> list[Script]:
     """Return one page of the scripts that fit."""
-    limit, offset = _window(query)
     rows = await db.fetch(
         QUERIES.list_newest_first if query.order_desc else QUERIES.list_oldest_first,
         workspace,
@@ -181,19 +180,13 @@ async def listing(db: Executor, workspace: str, query: ListQuery, viewer: Viewer
         query.label,
         query.is_template,
         query.parent_hash,
-        limit,
-        offset,
+        query.per_page,
+        query.offset,
     )
     scripts = [_script(row) for row in rows]
     if query.without_description:
         scripts = [msgspec.structs.replace(each, description="") for each in scripts]
     return scripts
-
-
-def _window(page: PageQuery) -> tuple[int, int]:
-    # Some clients count pages from 0, some from 1: both mean the first.
-    size = min(max(page.per_page, 1), _LONGEST_PAGE)
-    return size, (max(page.page, 1) - 1) * size
 
 
 def _parts(text: str | None) -> Sequence[str] | None:

@@ -115,7 +115,6 @@ class Child:
         self._conclude(None)
         if not self.ready.done():
             self.ready.set_exception(NeverStartedError("the child ended before it was ready"))
-            self.ready.exception()  # nobody may be waiting, and that is no fault
 
     def _explain(self) -> Ending:
         """Return what is known of an end without an answer."""

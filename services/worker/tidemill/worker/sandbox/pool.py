@@ -74,7 +74,7 @@ class Sandbox:
         if self._settings.isolation == "process":
             self._scratch.chmod(0o711)
         try:
-            zygote = await self._start(ZygoteKey(workspace=""))
+            zygote = await self._start(ZygoteKey(workspace="", interpreter=self._settings.interpreter))
             try:
                 zygote.release(await zygote.take(Limits().tmp_bytes))
             finally:

@@ -34,6 +34,7 @@ class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`scratch` is an existing folder that only we write to; without it, one is made in the temporary folder."""
 
     isolation: Isolation = "namespaces"
+    interpreter: str = msgspec.field(default_factory=own_interpreter)  # what the proof at start is made with
     job_uid: int = JOB_UID  # who jobs are outside the sandbox when we are root
     idle_children: int = 2
     max_zygotes: int = 8

@@ -1,0 +1,124 @@
+"""From a webhook's request to a job's arguments: always the text of one JSON object, kept as it was sent. Pure.
+
+    JSON object ──────── as it is                 form ─────── its fields, as strings
+    other JSON ───────── {"body": ...}            text, XML ── {"raw_string": "..."}
+    nothing ──────────── {}                       all else ─── 415
+
+`wrap_body` puts whatever came under `body`, `raw` adds what came as `raw_string`; chosen headers and query parameters
+come last and win over keys of the body.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl
+
+import msgspec
+from multidict import MultiMapping
+
+from tidemill.api.http.errors import BadRequest, Unsupported
+
+NONE = "{}"
+_MOST_FIELDS = 10_000
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def from_body(content_type: str, charset: str | None, body: bytes, *, wrap: bool = False, raw: bool = False) -> str:
+    """Return the arguments that a body means; raises BadRequest or Unsupported.
+
+    `content_type` is empty when the request names none: the body is then taken for JSON.
+    """
+    if not body.strip():
+        args = NONE
+    elif _is_json(content_type):
+        args = from_json(body, wrap=wrap)
+    elif content_type == "application/x-www-form-urlencoded":
+        args = _wrapped(_encode(_form(body)), wrap)
+    elif content_type.startswith("text/") or content_type in ("application/xml",) or content_type.endswith("+xml"):
+        args = _wrapped(_encode({"raw_string": _text(body, charset)}), wrap)
+    else:
+        raise Unsupported(
+            f"A body of {content_type} can't become arguments: send JSON, text or application/x-www-form-urlencoded."
+        )
+    return with_more(args, {"raw_string": _text(body, charset)}) if raw else args
+
+
+def from_json(body: bytes, *, wrap: bool = False) -> str:
+    """Return the arguments that a JSON text means, as it was written; raises BadRequest when it is none."""
+    text = _text(body, "utf-8").strip()
+    try:
+        is_object = isinstance(msgspec.json.decode(text), dict)
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+    if wrap or not is_object:
+        return f'{{"body":{text}}}'
+    return text
+
+
+def from_payload(payload: str | None) -> str:
+    """Return the arguments in a GET request's `payload`: JSON in base64, url-safe or not, padded or not."""
+    if not payload:
+        return NONE
+    letters = payload.strip().replace("+", "-").replace("/", "_").replace(" ", "-").rstrip("=")
+    try:
+        body = base64.b64decode(letters + "=" * (-len(letters) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest("The parameter payload is not base64.") from None
+    return from_json(body)
+
+
+def with_more(args: str, more: Mapping[str, str]) -> str:
+    """Return the arguments with some set on top; the rest stays as it was written."""
+    if not more:
+        return args
+    fields = _object.decode(args)
+    fields.update({name: msgspec.Raw(msgspec.json.encode(value)) for name, value in more.items()})
+    return _encode(fields)
+
+
+def from_headers(names: str | None, headers: MultiMapping[str]) -> Mapping[str, str]:
+    """Return the headers that a comma list names, as arguments: `X-Event-Id` becomes `x_event_id`."""
+    return {name.lower().replace("-", "_"): headers[name] for name in _split(names) if name in headers}
+
+
+def from_query(names: str | None, query: MultiMapping[str]) -> Mapping[str, str]:
+    """Return the query parameters that a comma list names, as arguments."""
+    return {name: query[name] for name in _split(names) if name in query}
+
+
+def _split(names: str | None) -> Iterable[str]:
+    return [name for name in re.split(r"[,\s]+", names or "") if name]
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type in ("", "application/json") or (
+        content_type.endswith("+json") and "cloudevents" not in content_type
+    )
+
+
+def _form(body: bytes) -> Mapping[str, str]:
+    try:
+        fields = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, strict_parsing=False, errors="strict", max_num_fields=_MOST_FIELDS
+        )
+    except ValueError:
+        raise BadRequest(f"The body is not a form of UTF-8 text with at most {_MOST_FIELDS} fields.") from None
+    return dict(fields)
+
+
+def _wrapped(args: str, wrap: bool) -> str:
+    return f'{{"body":{args}}}' if wrap else args
+
+
+def _text(body: bytes, charset: str | None) -> str:
+    try:
+        return body.decode(charset or "utf-8")
+    except (UnicodeDecodeError, LookupError):
+        raise BadRequest(f"The body is not text in {charset or 'utf-8'}.") from None
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()

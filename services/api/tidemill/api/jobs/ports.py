@@ -1,0 +1,40 @@
+"""What the api's handlers ask of those who wait for jobs."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from tidemill.shared.ids import ReplicaId
+from tidemill.shared.script import Outcome
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job ended: its result as JSON text."""
+
+    outcome: Outcome
+    result: str
+
+
+class Following(Protocol):
+    """One who looks at a job while it goes on."""
+
+    async def wait(self, longest: timedelta) -> None:
+        """Return when there may be something new since the last call, or after `longest`."""
+
+
+class Waiters(Protocol):
+    """Those who wait for jobs at this replica."""
+
+    @property
+    def replica(self) -> ReplicaId:
+        """The address of this replica: what a job's `reply_to` has to be."""
+
+    def expect(self, job_id: UUID) -> AbstractContextManager[asyncio.Future[Ended]]:
+        """Wait for a job from now on, before it is requested; the future resolves when it has ended."""
+
+    def follow(self, job_id: UUID) -> AbstractAsyncContextManager[Following]:
+        """Hear of a job's progress for as long as the context lasts."""

@@ -1,0 +1,191 @@
+"""Jobs as they travel: what clients send, what they get; an optional field without a value is left out."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tidemill.api.http.paging import Paged
+
+LONGEST_RUN_S = 7 * 24 * 3600
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+RunSeconds = Annotated[int, msgspec.Meta(ge=0, le=LONGEST_RUN_S, description="0 is no limit of its own")]
+Raw = Annotated[msgspec.Raw, msgspec.Meta(description="any JSON")]
+
+
+class RequestQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job is to be run."""
+
+    job_id: UUID | None = None
+    parent_job: UUID | None = None
+    tag: str | None = None
+    timeout: RunSeconds | None = None
+    include_header: str | None = None
+    include_query: str | None = None
+    invisible_to_owner: bool = False
+    queue_limit: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+
+
+class WaitQuery(RequestQuery, frozen=True, kw_only=True):
+    """How a job that is waited for is to be run, and how its body becomes arguments."""
+
+    payload: str | None = None
+    wrap_body: bool = False
+    raw: bool = False
+
+
+class RunQuery(WaitQuery, frozen=True, kw_only=True):
+    """How and when a job is to be run."""
+
+    scheduled_for: datetime | None = None
+    scheduled_in_secs: Seconds | None = None
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """Code to run without deploying it."""
+
+    content: str
+    language: str
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+    path: str | None = None
+    tag: str | None = None
+    kind: str | None = None
+
+
+class CancelReason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job is canceled."""
+
+    reason: str | None = None
+
+
+class GetQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a job to leave out."""
+
+    no_logs: bool = False
+    no_code: bool = False
+
+
+class UpdateQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller knows of a job already."""
+
+    running: bool = False
+    log_offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+    no_logs: bool = False
+
+
+class ListQuery(Paged, frozen=True, kw_only=True):
+    """Which jobs to list; where a comma list is taken, any of its values fits."""
+
+    created_by: str | None = None
+    script_path_exact: str | None = None
+    script_path_start: str | None = None
+    script_hash: str | None = None
+    job_kinds: str | None = None
+    tag: str | None = None
+    worker: str | None = None
+    trigger_kind: str | None = None
+    label: str | None = None
+    parent_job: UUID | None = None
+    has_null_parent: bool | None = None
+    is_flow_step: bool | None = None
+    started_before: datetime | None = None
+    started_after: datetime | None = None
+    created_before: datetime | None = None
+    created_after: datetime | None = None
+    running: bool | None = None
+    suspended: bool | None = None
+    scheduled_for_before_now: bool | None = None
+    success: bool | None = None
+    status: str | None = None
+    is_skipped: bool | None = None
+    completed_before: datetime | None = None
+    completed_after: datetime | None = None
+
+
+class _Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a job at any time."""
+
+    id: UUID
+    workspace_id: str
+    created_by: str
+    created_at: datetime
+    scheduled_for: datetime
+    job_kind: str
+    permissioned_as: str
+    email: str
+    visible_to_owner: bool
+    tag: str
+    language: str
+    canceled: bool
+    is_flow_step: bool = False
+    parent_job: UUID | UnsetType = UNSET
+    script_path: str | UnsetType = UNSET
+    script_hash: str | UnsetType = UNSET
+    args: msgspec.Raw | UnsetType = UNSET
+    raw_code: str | UnsetType = UNSET
+    logs: str | UnsetType = UNSET
+    canceled_by: str | UnsetType = UNSET
+    canceled_reason: str | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    trigger_kind: str | UnsetType = UNSET
+    worker: str | UnsetType = UNSET
+
+
+class QueuedJob(_Job, frozen=True, kw_only=True, tag_field="type", tag="QueuedJob"):
+    """A job that has not ended; `running` tells whether a worker has it."""
+
+    running: bool
+    started_at: datetime | UnsetType = UNSET
+    last_ping: datetime | UnsetType = UNSET
+
+
+class CompletedJob(_Job, frozen=True, kw_only=True, tag_field="type", tag="CompletedJob"):
+    """A job that has ended; one that never started has started when it ended."""
+
+    started_at: datetime
+    completed_at: datetime
+    duration_ms: int
+    success: bool
+    is_skipped: bool
+    deleted: bool = False
+    result: msgspec.Raw | UnsetType = UNSET
+    mem_peak: int | UnsetType = UNSET
+    labels: list[str] | UnsetType = UNSET
+
+
+Job = QueuedJob | CompletedJob
+
+
+class ResultMaybe(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's result, once it has one."""
+
+    completed: bool
+    result: msgspec.Raw
+    success: bool
+    started: bool
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """When a job ran."""
+
+    created_at: datetime
+    started_at: datetime
+    duration_ms: int
+
+
+class JobUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """What is new about a job; offsets count UTF-16 code units, as JavaScript does."""
+
+    running: bool
+    completed: bool
+    new_logs: str | UnsetType = UNSET
+    log_offset: int | UnsetType = UNSET
+    mem_peak: int | UnsetType = UNSET
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in the workspace's line, from 1."""
+
+    position: int

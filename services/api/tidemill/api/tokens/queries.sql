@@ -1,0 +1,36 @@
+-- name: add
+INSERT INTO platform.token (hash, prefix, email, label, workspace_id, read_only, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: list_of_person
+-- A job sees the tokens of its own workspace only.
+SELECT t.prefix, t.label, t.expires_at, t.created_at, t.last_used_at, t.workspace_id, t.read_only
+FROM platform.token t
+WHERE t.email = $1 AND ($2::text IS NULL OR t.workspace_id = $2)
+  AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
+ORDER BY t.created_at DESC, t.prefix LIMIT $3 OFFSET $4;
+
+-- name: remove_by_prefix
+DELETE FROM platform.token t
+WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
+RETURNING t.prefix, t.workspace_id;
+
+-- name: remove_by_hash
+DELETE FROM platform.token t WHERE t.hash = $1 RETURNING t.prefix;
+
+-- name: may_bind
+SELECT EXISTS (
+    SELECT FROM platform.workspace w
+    WHERE w.id = $1 AND NOT w.archived
+      AND ($3 OR EXISTS (SELECT FROM platform.member m WHERE m.workspace_id = w.id AND m.email = $2 AND NOT m.disabled)));
+
+-- name: mark_used
+UPDATE platform.token t SET last_used_at = u.at
+FROM unnest($1::bytea[], $2::timestamptz[]) AS u (hash, at)
+WHERE t.hash = u.hash AND t.last_used_at < u.at;
+
+-- name: forget_expired
+WITH gone AS (
+    DELETE FROM platform.token t WHERE t.expires_at < clock_timestamp() - interval '1 day' RETURNING 1
+)
+SELECT count(*) FROM gone;

@@ -1,0 +1,58 @@
+"""What the routes of workspaces do."""
+
+from aiohttp import web
+
+from tidemill.api.http.answer import json, text
+from tidemill.api.http.errors import Conflict, NotFound
+from tidemill.api.http.route import Call
+from tidemill.api.users.rules import username_from
+from tidemill.api.workspaces import rules, store
+from tidemill.api.workspaces.schemas import CreateWorkspace, UserWorkspaceList, WorkspaceExists, WorkspacePage
+
+
+class NoSuchWorkspace(NotFound):
+    """There is no such workspace."""
+
+
+async def exists(call: Call) -> web.Response:
+    """Answer whether the id is taken."""
+    asked: WorkspaceExists = call.body
+    return json(await store.exists(call.ctx.database, asked.id))
+
+
+async def create(call: Call) -> web.Response:
+    """Make a workspace with the viewer as its admin."""
+    wanted: CreateWorkspace = call.body
+    username = wanted.username or username_from(call.viewer.email)
+    rules.refuse_bad(wanted, username)
+    async with call.ctx.outbox.transaction() as tx:
+        if not await store.add(tx, wanted.id, name=wanted.name, owner=call.viewer.email, color=wanted.color):
+            raise Conflict(f"There is a workspace {wanted.id} already.")
+        await store.add_member(tx, wanted.id, username=username, email=call.viewer.email, is_admin=True)
+        await tx.say(call.audit("Created", wanted.id, {"name": wanted.name}, workspace=wanted.id))
+    return text(f"Created workspace {wanted.id}", 201)
+
+
+async def list_own(call: Call) -> web.Response:
+    """Answer the workspaces that the viewer may enter."""
+    return json(await store.list_of_person(call.ctx.database, call.viewer.email, only=call.viewer.job_workspace))
+
+
+async def list_memberships(call: Call) -> web.Response:
+    """Answer the viewer's workspaces with what they are there."""
+    found = await store.memberships(call.ctx.database, call.viewer.email, only=call.viewer.job_workspace)
+    return json(UserWorkspaceList(email=call.viewer.email, workspaces=list(found)))
+
+
+async def list_all(call: Call) -> web.Response:
+    """Answer every workspace of the installation."""
+    page: WorkspacePage = call.query
+    return json(await store.list_all(call.ctx.database, limit=page.per_page, offset=page.offset))
+
+
+async def get_name(call: Call) -> web.Response:
+    """Answer the name that people read."""
+    name = await store.name_of(call.ctx.database, call.workspace)
+    if name is None:
+        raise NoSuchWorkspace
+    return text(name)

@@ -1,0 +1,178 @@
+"""The worker on real Postgres and in the real sandbox: tickets in, outcomes out."""
+
+import asyncio
+import itertools
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.support.database import DatabaseUrls
+from tests.support.queue import Queue, a_job, queue_of
+from tests.support.services import running
+from tests.support.waiting import eventually
+from tidemill.chassis.broker import Broker, Outgoing
+from tidemill.chassis.outbox import hint_of
+from tidemill.shared.catalog import replica_inbox
+from tidemill.shared.messages import CancelJob, JobAnswered
+from tidemill.worker.service import SERVICE
+
+SLOW = "import time\ndef main():\n    print('asleep', flush=True)\n    time.sleep(60)\n"
+
+
+@pytest.fixture
+async def queue(own_database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
+    async with queue_of(own_database_urls) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def broker(own_database_urls: DatabaseUrls, queue: Queue) -> AsyncIterator[Broker]:
+    async with running(own_database_urls, SERVICE, settings={"TIDEMILL_WORKER_SLOTS": "1"}) as broker:
+        yield broker
+
+
+async def ask(queue: Queue, broker: Broker, code: str, args: Any = None, **changes: Any) -> uuid.UUID:
+    """Request a preview and send its ticket, as the api does."""
+    job = a_job(kind="preview", code=code, hash=None, **changes)
+    _, said = await queue.ask(job, args=args)
+    await broker.publish(
+        [
+            Outgoing(
+                exchange=each["exchange"], key=each["key"], body=each["body"].encode(), message_id=each["message_id"]
+            )
+            for each in said
+        ]
+    )
+    return uuid.UUID(str(job["id"]))
+
+
+async def finished(queue: Queue, job: uuid.UUID) -> Any:
+    """Return the finished job's row."""
+
+    async def look() -> Any:
+        row = await queue.job(job)
+        return row if row["outcome"] else None
+
+    return await eventually(look)
+
+
+async def log_of(queue: Queue, job: uuid.UUID) -> str:
+    rows = await queue.look.fetch("SELECT text FROM queue.log_chunk WHERE job_id = $1 ORDER BY claim_no, seq", job)
+    return "".join(row["text"] for row in rows)
+
+
+async def says(queue: Queue, job: uuid.UUID, text: str) -> None:
+    async def look() -> bool:
+        return text in await log_of(queue, job)
+
+    await eventually(look)
+
+
+async def test_a_job_gets_its_arguments_and_gives_its_result_and_log(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, "def main(x):\n    print('got', x)\n    return {'twice': x * 2}\n", {"x": 21})
+    row = await finished(queue, job)
+    assert row["outcome"] == "success"
+    assert json.loads(row["result"]) == {"twice": 42}
+    log = await log_of(queue, job)
+    assert log.startswith(f"job={job} tag=python3 worker=")
+    assert "isolation=namespaces" in log
+    assert log.endswith("got 21\n")
+
+
+async def test_a_job_sees_the_variables_that_the_sdks_read_and_nothing_of_ours(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, "import os\ndef main():\n    return dict(os.environ)\n", envs=["GREETING=a=b"])
+    env = json.loads((await finished(queue, job))["result"])
+    assert env["WM_JOB_ID"] == str(job)
+    assert env["WM_WORKSPACE"] == "w"
+    assert env["WM_TOKEN"].startswith("tmj_")
+    assert env["GREETING"] == "a=b"
+    assert "WM_FLOW_JOB_ID" not in env
+    assert not [name for name in env if name.startswith("TIDEMILL_")]
+
+
+async def test_a_log_is_there_while_the_job_runs(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, SLOW)
+    await says(queue, job, "asleep")
+    assert await queue.state_of(job) == "running"
+    await queue.cancel(job)
+
+
+async def test_a_message_cancels_a_running_job(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, SLOW)
+    await says(queue, job, "asleep")
+    canceled = await queue.cancel(job)
+    assert canceled.answer == "requested"
+    assert canceled.worker_run is not None
+    broker.hint(hint_of(CancelJob(job_id=job, worker_run=canceled.worker_run), "/tidemill/api"))
+    row = await finished(queue, job)
+    assert row["outcome"] == "canceled"
+    assert json.loads(row["result"])["error"]["name"] == "Canceled"
+
+
+async def test_a_beat_cancels_a_running_job_whose_message_was_lost(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, SLOW)
+    await says(queue, job, "asleep")
+    await queue.cancel(job)
+    assert (await finished(queue, job))["outcome"] == "canceled"
+
+
+async def test_a_job_that_went_on_elsewhere_is_dropped_here(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, SLOW)
+    await says(queue, job, "asleep")
+    await queue.look.execute(
+        "UPDATE queue.live_job SET state = 'queued', claim_key = NULL, worker_run = NULL WHERE id = $1", job
+    )
+    elsewhere = await queue.claim(run=uuid.uuid4())
+    assert elsewhere is not None
+    following = await ask(queue, broker, "def main():\n    return 'free again'\n")
+    assert json.loads((await finished(queue, following))["result"]) == "free again"
+    assert await queue.finish(elsewhere, result=1) == "done"
+
+
+async def test_a_version_that_was_deleted_fails_its_job(queue: Queue, broker: Broker) -> None:
+    job = a_job(hash="00000000deadbeef")
+    _, said = await queue.ask(job)
+    await broker.publish(
+        [Outgoing(exchange=said[0]["exchange"], key="python3", body=said[0]["body"].encode(), message_id="1")]
+    )
+    row = await finished(queue, uuid.UUID(str(job["id"])))
+    assert row["outcome"] == "failure"
+    assert json.loads(row["result"])["error"]["name"] == "ScriptGone"
+
+
+async def test_jobs_beyond_the_slots_wait_and_then_run(queue: Queue, broker: Broker) -> None:
+    jobs = [await ask(queue, broker, "import time\ndef main():\n    time.sleep(0.1)\n") for _ in range(5)]
+    rows = [await finished(queue, job) for job in jobs]
+    assert [row["outcome"] for row in rows] == ["success"] * 5
+    spans = sorted((row["started_at"], row["finished_at"]) for row in rows)
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
+
+
+async def test_the_waiting_replica_is_told(queue: Queue, broker: Broker) -> None:
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def hear(delivery: Any) -> None:
+        await told.put(delivery.body)
+        await delivery.ack()
+
+    async with broker.subscribe(replica_inbox("r1"), hear):
+        job = await ask(queue, broker, "def main():\n    pass\n", reply_to="r1")
+        body = json.loads(await asyncio.wait_for(told.get(), 20))
+    assert body["type"] == JobAnswered.TYPE
+    assert body["data"]["job_id"] == str(job)
+
+
+async def test_a_worker_that_goes_hands_back_what_it_can_not_finish(
+    own_database_urls: DatabaseUrls, queue: Queue
+) -> None:
+    settings = {"TIDEMILL_WORKER_DRAIN": "100ms"}
+    async with running(own_database_urls, SERVICE, settings=settings) as broker:
+        job = await ask(queue, broker, SLOW)
+        await says(queue, job, "asleep")
+    live = await queue.live(job)
+    assert live["state"] == "queued"
+    assert live["lost_claims"] == 0
+    assert await queue.look.fetchval("SELECT count(*) FROM queue.worker") == 0
