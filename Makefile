@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON_BIN := .venv/bin
 SHAPE ?= all-in-one
-CHECKED := shared services deploy tests $(wildcard ee)
+CHECKED := shared services deploy tests $(if $(wildcard ee/pyproject.toml),ee)
 PYTEST := $(PYTHON_BIN)/python -m pytest -ra
 
 # Only from the command line: a PORT that happens to be in the environment is not meant for us.
@@ -39,7 +39,7 @@ integration: setup rabbitmq ## run the tests that need Postgres or RabbitMQ
 e2e: setup rabbitmq ## drive a whole installation by its clients, in both shapes
 	@$(PYTEST) $(wildcard tests/e2e)
 
-bench: setup ## measure how long a script takes from call to answer
+bench: setup rabbitmq ## measure how long a script takes from call to answer
 	@$(PYTHON_BIN)/python -m tests.bench
 
 lock: setup ## write requirements.lock anew

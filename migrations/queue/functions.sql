@@ -27,7 +27,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('queue.make_day'));
     FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk'] LOOP
         v_name := v_parent || '_p' || to_char(p_day, 'YYYYMMDD');
-        IF to_regclass('queue.' || v_name) IS NULL THEN
+        -- Not to_regclass: it would remember that there was none before we waited for the lock.
+        IF NOT EXISTS (SELECT FROM pg_class c WHERE c.relname = v_name AND c.relnamespace = 'queue'::regnamespace) THEN
             -- LIKE + ATTACH takes a weaker lock on the parent than CREATE ... PARTITION OF.
             EXECUTE format('CREATE TABLE queue.%I (LIKE queue.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', v_name, v_parent);
             EXECUTE format('ALTER TABLE queue.%I ATTACH PARTITION queue.%I FOR VALUES FROM (%L) TO (%L)',
@@ -98,24 +99,14 @@ DECLARE
 BEGIN
     SELECT * INTO v_job FROM queue.live_job WHERE id = p_id;
     IF v_job.limit_key IS NOT NULL AND NOT v_job.holds_limit AND NOT queue.take_slot(v_job.limit_key, v_job.limit_ceiling) THEN
-        UPDATE queue.live_job SET state = 'blocked' WHERE id = p_id;
+        -- Behind its limit it is first come, first served, whatever the line for its tag looks like at this moment.
+        UPDATE queue.live_job SET state = 'blocked', rank = (extract(epoch FROM clock_timestamp()) * 1000)::bigint WHERE id = p_id;
         RETURN '{}';
     END IF;
     UPDATE queue.live_job SET state = 'queued', holds_limit = limit_key IS NOT NULL, hinted_at = clock_timestamp(),
         rank = queue.next_rank(tag, workspace_id, urgency)
     WHERE id = p_id RETURNING * INTO v_job;
     RETURN ARRAY[queue.say_ticket(v_job)];
-END
-$$;
-
--- Take a running job back into the line under its old rank; its claim is over.
-CREATE OR REPLACE FUNCTION queue.requeue(p_job queue.live_job, p_lost integer) RETURNS json
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    UPDATE queue.live_job SET state = 'queued', claim_key = NULL, worker_run = NULL, claimed_at = NULL,
-        lost_claims = lost_claims + p_lost, hinted_at = clock_timestamp(), hints = 0
-    WHERE id = p_job.id;
-    RETURN queue.say_ticket(p_job);
 END
 $$;
 
@@ -144,6 +135,23 @@ BEGIN
 END
 $$;
 
+-- Take a running job back into the line under its old rank; its claim is over. One that is being canceled ends here:
+-- nobody is to start it again.
+CREATE OR REPLACE FUNCTION queue.give_back(p_job queue.live_job, p_lost integer) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF p_job.cancel_at IS NOT NULL THEN
+        p_job.claim_key := NULL;
+        RETURN queue.settle(
+            p_job, 'canceled', queue.canceled_result(p_job.cancel_by, p_job.cancel_reason), NULL, NULL, NULL);
+    END IF;
+    UPDATE queue.live_job SET state = 'queued', claim_key = NULL, worker_run = NULL, claimed_at = NULL,
+        lost_claims = lost_claims + p_lost, hinted_at = clock_timestamp(), hints = 0
+    WHERE id = p_job.id;
+    RETURN ARRAY[queue.say_ticket(p_job)];
+END
+$$;
+
 -- HMAC-SHA256 (RFC 2104) over the job and its claim, by one key of ours.
 CREATE OR REPLACE FUNCTION queue.sign(p_key queue.token_key, p_id uuid, p_claim_key uuid) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -160,8 +168,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY k.no DESC LIMIT 1
 $$;
 
--- A new signing key from the server's strong random source; keys older than two days have no live claim but are kept
--- while one may still run.
+-- A new signing key from the server's strong random source.
 CREATE OR REPLACE FUNCTION queue.make_token_key() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -191,7 +198,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         json_build_object('canceler', p_by, 'reason', p_reason))
 $$;
 
--- Jobs whose time has come enter the line.
+-- Jobs whose time has come enter the line, those of one limit after the other, because limit keys are locked in
+-- ascending order everywhere.
 CREATE OR REPLACE FUNCTION queue.dispatch_due(p_limit integer) RETURNS json[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -200,9 +208,9 @@ DECLARE
 BEGIN
     FOR v_id IN
         SELECT d.id FROM (
-            SELECT l.id FROM queue.live_job l WHERE l.state = 'scheduled' AND l.due_at <= clock_timestamp()
+            SELECT l.id, l.limit_key, l.due_at FROM queue.live_job l WHERE l.state = 'scheduled' AND l.due_at <= clock_timestamp()
             ORDER BY l.due_at LIMIT p_limit FOR UPDATE SKIP LOCKED) d
-        ORDER BY d.id
+        ORDER BY d.limit_key, d.due_at, d.id
     LOOP
         v_said := v_said || queue.enter_line(v_id);
     END LOOP;
@@ -210,7 +218,8 @@ BEGIN
 END
 $$;
 
--- Jobs whose worker has been silent for a whole lease go back into the line, or fail after three lost claims.
+-- Jobs whose worker has been silent for a whole lease go back into the line, or fail after three lost claims. What they
+-- held of a limit is handed on by unblock(), because here the limit keys would be locked in the order of the jobs.
 CREATE OR REPLACE FUNCTION queue.rescue_lost(p_lease interval, p_limit integer)
 RETURNS TABLE (job_id uuid, reply_to text, verdict text, said json[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -225,19 +234,21 @@ BEGIN
         ORDER BY l.id LIMIT p_limit FOR UPDATE OF l SKIP LOCKED
     LOOP
         IF v_job.cancel_at IS NOT NULL THEN
-            RETURN QUERY SELECT v_job.id, v_job.reply_to, 'canceled', queue.settle(
-                v_job, 'canceled', queue.canceled_result(v_job.cancel_by, v_job.cancel_reason), NULL, NULL, NULL);
+            v_job.holds_limit := false;
+            RETURN QUERY SELECT v_job.id, v_job.reply_to, 'canceled', queue.give_back(v_job, 1);
         ELSIF v_job.lost_claims >= 2 THEN
+            v_job.holds_limit := false;
+            v_job.claim_key := NULL;
             RETURN QUERY SELECT v_job.id, v_job.reply_to, 'failed', queue.settle(v_job, 'failure', queue.error_result(
                 'WorkerLost', 'The worker was lost during each of ' || v_job.lost_claims + 1 || ' runs of this job.', NULL), NULL, NULL, NULL);
         ELSE
-            RETURN QUERY SELECT v_job.id, v_job.reply_to, 'requeued', ARRAY[queue.requeue(v_job, 1)];
+            RETURN QUERY SELECT v_job.id, v_job.reply_to, 'requeued', queue.give_back(v_job, 1);
         END IF;
     END LOOP;
 END
 $$;
 
--- Waiters that a freed slot has missed, because they were locked at that moment.
+-- Waiters that a freed slot has missed, because they were locked at that moment or their holder was lost.
 CREATE OR REPLACE FUNCTION queue.unblock() RETURNS json[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -245,12 +256,25 @@ DECLARE
     v_said json[] := '{}';
 BEGIN
     FOR v_key IN
-        SELECT b.limit_key FROM queue.live_job b WHERE b.state = 'blocked'
-        GROUP BY b.limit_key
-        HAVING (SELECT count(*) FROM queue.live_job h WHERE h.limit_key = b.limit_key AND h.holds_limit) < max(b.limit_ceiling)
-        ORDER BY b.limit_key
+        -- From one key to the next, so that a long line of one key costs no more than a short one.
+        WITH RECURSIVE keys AS (
+            SELECT min(l.limit_key) AS key FROM queue.live_job l WHERE l.state = 'blocked'
+            UNION ALL
+            SELECT (SELECT min(l.limit_key) FROM queue.live_job l WHERE l.state = 'blocked' AND l.limit_key > k.key)
+            FROM keys k WHERE k.key IS NOT NULL
+        )
+        SELECT k.key
+        FROM keys k CROSS JOIN LATERAL (
+            SELECT l.limit_ceiling FROM queue.live_job l WHERE l.state = 'blocked' AND l.limit_key = k.key
+            ORDER BY l.urgency, l.rank, l.id LIMIT 1) head
+        WHERE (SELECT count(*) FROM queue.live_job h WHERE h.limit_key = k.key AND h.holds_limit) < head.limit_ceiling
+        ORDER BY k.key
     LOOP
-        v_said := v_said || queue.hand_over(v_key);
+        -- Whoever has the key locked hands it on or takes it; what he misses is found by the next look.
+        PERFORM FROM queue.limit_key WHERE key = v_key FOR UPDATE SKIP LOCKED;
+        IF FOUND THEN
+            v_said := v_said || queue.hand_over(v_key);
+        END IF;
     END LOOP;
     RETURN v_said;
 END

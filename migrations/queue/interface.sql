@@ -1,6 +1,7 @@
 -- What the queue publishes. One call is one round trip; each locks first and looks in a new statement.
 -- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
--- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is being canceled.
+-- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is or was canceled, TM004 worker not
+-- registered, TM005 no such transition.
 SET ROLE tidemill_queue_owner;
 
 -- What a caller fills in to ask for a job; a new optional field keeps the version.
@@ -37,11 +38,10 @@ BEGIN
             RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
         END IF;
         v_born := v_now;
-        BEGIN
-            INSERT INTO queue.displaced_job (id, born) VALUES (r.id, v_born);
-        EXCEPTION WHEN unique_violation THEN
+        INSERT INTO queue.displaced_job (id, born) VALUES (r.id, v_born) ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
             RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
-        END;
+        END IF;
     END IF;
     IF r.parent_job IS NOT NULL THEN
         SELECT coalesce(j.root_job, j.id) INTO v_root FROM queue.job j
@@ -50,8 +50,13 @@ BEGIN
             RAISE EXCEPTION 'parent job % does not exist in this workspace', r.parent_job USING ERRCODE = 'TM002';
         END IF;
         SELECT l.cancel_at IS NOT NULL INTO v_root_canceled FROM queue.live_job l WHERE l.id = v_root FOR SHARE;
+        IF NOT FOUND THEN
+            -- It may have ended while we waited for its row.
+            SELECT f.outcome = 'canceled' INTO v_root_canceled FROM queue.finished_job f
+            WHERE f.id = v_root AND f.born = queue.locate(v_root);
+        END IF;
         IF v_root_canceled THEN
-            RAISE EXCEPTION 'job % above it is being canceled', v_root USING ERRCODE = 'TM003';
+            RAISE EXCEPTION 'job % above it is canceled', v_root USING ERRCODE = 'TM003';
         END IF;
     END IF;
     IF to_regclass('queue.job_p' || to_char(v_born AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL THEN
@@ -64,7 +69,12 @@ BEGIN
     VALUES (r.id, v_born, r.workspace_id, r.kind, r.path, r.hash, r.language, r.code, r.entrypoint, p_args, r.tag,
             coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.limit_key, r.limit_ceiling, v_due, r.parent_job,
             v_root, r.trigger_kind, coalesce(r.visible_to_owner, true), v_now, r.created_by, r.permissioned_as, r.email,
-            r.permissions, r.traceparent);
+            r.permissions, r.traceparent)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        -- With an id that the caller has minted: this very request was done before, and its answer was lost.
+        RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
+    END IF;
     -- Not under the key's lock before the row is in: the lock order puts jobs before limit keys.
     INSERT INTO queue.live_job (id, born, workspace_id, state, tag, urgency, rank, due_at, limit_key, limit_ceiling, root_job,
                                 reply_to, traceparent, hinted_at)
@@ -97,19 +107,30 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 #variable_conflict use_column
 DECLARE
     v_job queue.live_job;
+    v_tag text;
     v_id  uuid;
 BEGIN
+    -- The call may be repeated while the first one is still going on.
+    PERFORM pg_advisory_xact_lock(uuid_hash_extended(p_claim_key, 0));
     SELECT * INTO v_job FROM queue.live_job l WHERE l.claim_key = p_claim_key;
     IF NOT FOUND THEN
-        SELECT best.id INTO v_id
-        FROM unnest(p_tags) AS t (tag)
-        CROSS JOIN LATERAL (
-            SELECT l.id, l.urgency, l.rank FROM queue.live_job l
-            WHERE l.state = 'queued' AND l.tag = t.tag
-            ORDER BY l.urgency, l.rank, l.id LIMIT 1 FOR UPDATE SKIP LOCKED
-        ) best
-        ORDER BY best.urgency, best.rank, best.id LIMIT 1;
-        IF NOT FOUND THEN
+        -- Look at the head of each tag without locking it: a head that is locked but not taken is missed by others.
+        FOR v_tag IN
+            SELECT t.tag
+            FROM unnest(p_tags) AS t (tag)
+            CROSS JOIN LATERAL (
+                SELECT l.id, l.urgency, l.rank FROM queue.live_job l
+                WHERE l.state = 'queued' AND l.tag = t.tag
+                ORDER BY l.urgency, l.rank, l.id LIMIT 1
+            ) head
+            ORDER BY head.urgency, head.rank, head.id
+        LOOP
+            SELECT l.id INTO v_id FROM queue.live_job l
+            WHERE l.state = 'queued' AND l.tag = v_tag
+            ORDER BY l.urgency, l.rank, l.id LIMIT 1 FOR UPDATE SKIP LOCKED;
+            EXIT WHEN FOUND;
+        END LOOP;
+        IF v_id IS NULL THEN
             RETURN;
         END IF;
         UPDATE queue.live_job l SET state = 'running', claim_key = p_claim_key, worker_run = p_worker_run,
@@ -145,7 +166,7 @@ BEGIN
           AND l.claimed_at < clock_timestamp() - p_beat
         ORDER BY l.id FOR UPDATE
     LOOP
-        v_said := v_said || queue.requeue(v_job, 0);
+        v_said := v_said || queue.give_back(v_job, 0);
     END LOOP;
     RETURN QUERY
         SELECT h.claim_key,
@@ -210,6 +231,9 @@ BEGIN
         RETURN QUERY SELECT 'stale', NULL::json;
         RETURN;
     END IF;
+    IF e.outcome IN ('success', 'failure', 'canceled') IS NOT TRUE THEN
+        RAISE EXCEPTION 'a run may not end as %', e.outcome USING ERRCODE = 'TM005';
+    END IF;
     IF e.log_text IS NOT NULL THEN
         INSERT INTO queue.log_chunk (job_id, born, claim_no, seq, units, text)
         VALUES (p_id, v_job.born, v_job.claims, e.log_seq, e.log_units, e.log_text) ON CONFLICT DO NOTHING;
@@ -232,7 +256,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN '[]';
     END IF;
-    RETURN json_build_array(queue.requeue(v_job, 0));
+    RETURN queue.flatten(queue.give_back(v_job, 0));
 END
 $$;
 
@@ -264,6 +288,7 @@ BEGIN
         WHERE l.id = p_id;
         v_answer := 'requested';
     ELSE
+        v_job.claim_key := NULL;
         v_said := queue.settle(v_job, 'canceled', queue.canceled_result(v_job.cancel_by, v_job.cancel_reason), NULL, NULL, NULL);
     END IF;
     IF p_also IS NOT NULL THEN
@@ -364,8 +389,8 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 #variable_conflict use_column
 DECLARE
     v_due   json[] := queue.dispatch_due(p_limit);
-    v_open  json[] := queue.unblock();
     v_lost  json[] := '{}';
+    v_open  json[];
     v_ended json := '[]';
     v_requeued integer := 0;
     v_failed   integer := 0;
@@ -377,6 +402,7 @@ BEGIN
         INTO v_lost, v_ended, v_requeued, v_failed
         FROM queue.rescue_lost(p_lease, p_limit) r LEFT JOIN LATERAL unnest(r.said) m ON true;
     END IF;
+    v_open := queue.unblock();
     RETURN QUERY SELECT queue.flatten(v_due || v_open || v_lost), bus.take_stranded(interval '1 second', p_limit), v_ended,
         cardinality(v_due), v_requeued, v_failed, queue.stale_tags(),
         (SELECT min(l.due_at) - clock_timestamp() FROM queue.live_job l WHERE l.state = 'scheduled');
@@ -391,7 +417,9 @@ DECLARE
     v_job     queue.live_job;
     v_said    json[] := '{}';
 BEGIN
-    SELECT count(*) - p_ready INTO v_missing FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = p_tag;
+    -- Counted no further than it matters.
+    SELECT count(*) - p_ready INTO v_missing
+    FROM (SELECT FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = p_tag LIMIT p_ready::bigint + p_limit) q;
     FOR v_job IN
         SELECT l.* FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = p_tag
         ORDER BY l.urgency, l.rank, l.id LIMIT greatest(least(v_missing, p_limit), 0) FOR UPDATE SKIP LOCKED
@@ -451,9 +479,12 @@ BEGIN
     IF NOT EXISTS (SELECT FROM queue.token_key k WHERE k.created_at > clock_timestamp() - interval '1 day') THEN
         PERFORM queue.make_token_key();
     END IF;
+    -- A key may go when a newer one was there before the oldest claim that still runs.
     DELETE FROM queue.token_key k
-    WHERE k.created_at < clock_timestamp() - interval '2 days'
-      AND k.created_at < coalesce((SELECT min(l.claimed_at) FROM queue.live_job l WHERE l.state = 'running'), 'infinity') - interval '2 days';
+    WHERE k.no < (
+        SELECT max(n.no) FROM queue.token_key n WHERE n.created_at < least(
+            clock_timestamp() - interval '1 day',
+            (SELECT min(l.claimed_at) FROM queue.live_job l WHERE l.state = 'running')));
     RETURN p_ahead + 1;
 END
 $$;

@@ -64,6 +64,7 @@ async def take(url: str, queue: str) -> bytes:
         return (await open_channel.basic_get(queue, no_ack=True)).body
 
 
+@pytest.mark.slow
 @with_rabbitmq
 async def test_one_node_through_stop_start_and_crash(home: Path) -> None:
     """One long story, because each start takes seconds: the door, the files, a planned stop, a crash."""
@@ -109,6 +110,7 @@ async def test_one_node_through_stop_start_and_crash(home: Path) -> None:
         assert node.pid != crashed
 
 
+@pytest.mark.slow
 @with_rabbitmq
 async def test_node_and_name_server_end_with_a_killed_launcher(home: Path) -> None:
     async with python_program(LAUNCHER, "rabbitmq", home) as launcher:
@@ -121,6 +123,7 @@ async def test_node_and_name_server_end_with_a_killed_launcher(home: Path) -> No
             assert await is_gone(pid)
 
 
+@pytest.mark.slow
 @with_rabbitmq
 async def test_a_node_that_lives_on_alone_is_stopped_before_ours_starts(home: Path) -> None:
     async with python_program(LAUNCHER, "rabbitmq", home) as launcher:

@@ -38,3 +38,9 @@ async def fallback(public_interpreter: str) -> AsyncIterator[Scripts]:
     settings = SandboxSettings(isolation="process", interpreter=public_interpreter)
     async with Sandbox(settings) as sandbox:
         yield Scripts(sandbox, ZygoteKey(workspace="test", interpreter=public_interpreter))
+
+
+@pytest.fixture(params=["namespaces", "process"])
+def either(request: pytest.FixtureRequest, scripts: Scripts, fallback: Scripts) -> Scripts:
+    """Scripts in the one sandbox and in the other."""
+    return scripts if request.param == "namespaces" else fallback

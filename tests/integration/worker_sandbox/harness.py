@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.pool import Sandbox, ZygoteKey
 
@@ -135,6 +136,6 @@ async def until(condition: Callable[[], object], within: timedelta = DEADLINE) -
     """Return the seconds it took until the condition held; fail when it does not in time."""
     started = time.monotonic()
     async with asyncio.timeout(within.total_seconds()):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (processes of the host tell nobody when they end)
             await asyncio.sleep(0.01)
     return time.monotonic() - started

@@ -4,8 +4,8 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from tests.conformance.broker_suite import Inbox, Taking, event, event_queue, fresh, standing, ticket, ticket_queue
 
+from tests.conformance.broker_suite import Inbox, Taking, event, event_queue, fresh, standing, ticket, ticket_queue
 from tidemill.chassis import memory
 from tidemill.chassis.broker import BrokerUnavailable, Fate
 from tidemill.chassis.memory import MemoryBroker

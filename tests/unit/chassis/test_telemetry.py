@@ -1,8 +1,11 @@
 """Spans always have ids, metrics always have a text, and both are exported only when somebody has said where to."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,6 +27,7 @@ from tidemill.chassis.telemetry import (
     span,
     telemetry,
 )
+from tidemill.chassis.telemetry.signals import without_fork_hooks
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = SAMPLED[:-2] + "00"
@@ -227,3 +231,31 @@ async def test_a_handler_runs_for_the_service_that_subscribed_and_outside_the_pu
         assert await seen == ("worker", False)
     done.set()
     await listening
+
+
+FORKING = """
+import subprocess, sys
+from tidemill.chassis.telemetry import span, telemetry
+with span("before any service"):
+    pass
+with telemetry("worker"), span("work"):
+    subprocess.run([sys.executable, "-c", ""], preexec_fn=lambda: None, check=True)
+"""
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:9"])
+def test_a_child_is_forked_without_the_help_of_the_sdk(endpoint: str) -> None:
+    # A new interpreter: whether a hook of the SDK hangs depends on what was imported first.
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if endpoint else {}
+    subprocess.run([sys.executable, "-c", FORKING], env=environ, timeout=30, check=True)
+
+
+def test_the_sdk_registers_nothing_for_forks_and_others_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[Callable[[], object]] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **hooks: registered.extend(hooks.values()))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    with telemetry("worker", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9"}):
+        assert registered == []
+    with without_fork_hooks():
+        os.register_at_fork(after_in_child=clean_environment)
+    assert registered == [clean_environment]

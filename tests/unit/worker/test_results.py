@@ -6,6 +6,7 @@ import decimal
 import enum
 import json
 import uuid
+from typing import Any
 
 import pytest
 
@@ -49,23 +50,28 @@ class Opaque:
         ({(1, 2): "x", 3: "y", None: "z"}, {"(1, 2)": "x", "3": "y", "null": "z"}),
     ],
 )
-def test_python_values_become_json(value, expected):
+def test_python_values_become_json(value: Any, expected: Any) -> None:
     assert json.loads(to_json(value)) == expected
 
 
-def test_a_value_that_contains_itself_is_an_error_that_says_so():
+def test_a_value_that_contains_itself_is_an_error_that_says_so() -> None:
     value: list[object] = []
     value.append(value)
     with pytest.raises(ValueError, match="refers to itself"):
         to_json(value)
 
 
-def test_an_answer_frame_becomes_an_ending():
+def test_an_answer_frame_becomes_an_ending() -> None:
     ending = answers.ending(answers.decode(Answer(True, "returned", b'{"a":1}').frame(77)))
-    assert (ending.success, bytes(ending.result), ending.reason, ending.memory_peak_kb) == (True, b'{"a":1}', "returned", 77)
+    assert (ending.success, bytes(ending.result), ending.reason, ending.memory_peak_kb) == (
+        True,
+        b'{"a":1}',
+        "returned",
+        77,
+    )
 
 
-def test_a_failure_frame_carries_name_message_and_stack():
+def test_a_failure_frame_carries_name_message_and_stack() -> None:
     frame = failure("raised", "ValueError", "no\0", stack="at line 1").frame(1)
     assert json.loads(bytes(answers.ending(answers.decode(frame)).result)) == {
         "error": {"name": "ValueError", "message": "no\ufffd", "stack": "at line 1"}
@@ -74,30 +80,36 @@ def test_a_failure_frame_carries_name_message_and_stack():
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"nonsense", b"{}", b'{"success":true,"reason":"timeout","result":1}', b'{"success":true,"reason":"returned"}'],
+    [
+        b"",
+        b"nonsense",
+        b"{}",
+        b'{"success":true,"reason":"timeout","result":1}',
+        b'{"success":true,"reason":"returned"}',
+    ],
 )
-def test_a_frame_that_is_no_answer_fails_the_job(payload):
+def test_a_frame_that_is_no_answer_fails_the_job(payload: Any) -> None:
     ending = answers.ending(answers.decode(payload))
     assert not ending.success
     assert set(json.loads(bytes(ending.result))["error"]) >= {"name", "message"}
 
 
 @pytest.mark.parametrize("document", [b'{"a":', b"[NaN]", b'"\xff"', b'"\\ud800"', b"[" * 100_000, b"1 2"])
-def test_a_result_that_is_no_json_is_refused(document):
+def test_a_result_that_is_no_json_is_refused(document: Any) -> None:
     with pytest.raises((ValueError, RecursionError)):
         answers.storable(document)
 
 
 @pytest.mark.parametrize("document", [b'{"a": 1.50}', b"123456789012345678901234567890", '"ü\\\\u0041"'.encode()])
-def test_a_good_result_is_kept_byte_for_byte(document):
+def test_a_good_result_is_kept_byte_for_byte(document: Any) -> None:
     assert answers.storable(document) == document
 
 
-def test_nul_in_a_result_is_replaced():
+def test_nul_in_a_result_is_replaced() -> None:
     assert json.loads(answers.storable(b'{"a\\u0000": ["\\u0000"]}')) == {"a\ufffd": ["\ufffd"]}
 
 
-def test_an_end_without_an_answer_names_its_signal_or_code():
+def test_an_end_without_an_answer_names_its_signal_or_code() -> None:
     killed = json.loads(bytes(answers.vanished(139, 1).result))["error"]
     left = json.loads(bytes(answers.vanished(3, 1).result))["error"]
     assert (killed["message"], killed["exit_code"]) == ("killed by SIGSEGV", 139)

@@ -23,6 +23,7 @@ from tidemill.allinone.logins import service_passwords, service_urls
 from tidemill.allinone.postgres import embedded_postgres
 from tidemill.allinone.rabbitmq import private_rabbitmq
 from tidemill.allinone.services import as_processes, in_one_process
+from tidemill.api.bootstrap import PASSWORD_FILE
 from tidemill.api.settings import ApiSettings
 from tidemill.chassis.cli import Command
 from tidemill.chassis.commands import setting_kinds
@@ -100,12 +101,14 @@ def local_url(api: ApiSettings) -> str:
 
 def greet(api: ApiSettings, home: Path, say: Say) -> None:
     """Say where Tidemill is and how its first admin logs in."""
-    file = home / "admin-password"
-    if api.admin_password is None and file.exists():
-        password = f"password {file.read_text().strip()} (kept in {file})"
+    file = home / PASSWORD_FILE
+    if file.exists():
+        login = f"password {file.read_text().strip()} (kept in {file})"
+    elif api.admin_password is not None:
+        login = f"with the password of {variable('admin_password')}"
     else:
-        password = f"the password that {variable('admin_password')} has set"
-    say(f"\nTidemill is at {api.public_url}\n  login {api.admin_email}, {password}\n  Ctrl-C stops it\n")
+        login = "with the password that was chosen at the first start"
+    say(f"\nTidemill is at {api.public_url}\n  login {api.admin_email}, {login}\n  Ctrl-C stops it\n")
 
 
 def leaves(group: BaseExceptionGroup[StartRefused]) -> Iterator[StartRefused]:

@@ -1,20 +1,33 @@
 """What every handler of the api is given."""
 
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tidemill.api.http.limits import Attempts
 from tidemill.api.settings import ApiSettings
 from tidemill.api.tokens.usage import TokenUsage
 from tidemill.api.users.passwords import Passwords
+from tidemill.chassis import loops
 from tidemill.chassis.broker import Broker
 from tidemill.chassis.clock import Clock
 from tidemill.chassis.database import Database
+from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.health import Health
 from tidemill.chassis.outbox import Outbox
+from tidemill.chassis.service import Frame, background
 
 if TYPE_CHECKING:
     from tidemill.api.jobs.ports import Waiters
+
+log = logging.getLogger(__name__)
+
+_FAILED_LOGINS = 10
+_FAILED_LOGINS_WITHIN = timedelta(minutes=5)
+_WRITE_USAGE_EVERY = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +45,37 @@ class ApiContext:
     passwords: Passwords
     login_attempts: Attempts
     token_usage: TokenUsage
+
+
+@asynccontextmanager
+async def open_context(frame: Frame, settings: ApiSettings, waiters: "Waiters") -> AsyncIterator[ApiContext]:
+    """Make the parts for the block, with the loop that writes down when tokens were used."""
+    usage = TokenUsage(frame.database, frame.clock)
+    passwords = Passwords()
+    attempts = Attempts(frame.clock, allowed=_FAILED_LOGINS, window=_FAILED_LOGINS_WITHIN)
+    context = ApiContext(
+        settings=settings,
+        database=frame.database,
+        outbox=frame.outbox,
+        broker=frame.broker,
+        health=frame.health,
+        clock=frame.clock,
+        waiters=waiters,
+        passwords=passwords,
+        login_attempts=attempts,
+        token_usage=usage,
+    )
+    write_usage = loops.Loop(name="token-usage", every=_WRITE_USAGE_EVERY, turn=usage.turn)
+    try:
+        async with background(loops.run(write_usage, frame.health)):
+            yield context
+        await _write_the_rest(usage)
+    finally:
+        passwords.close()
+
+
+async def _write_the_rest(usage: TokenUsage) -> None:
+    try:
+        await usage.turn()
+    except DatabaseUnavailable as error:
+        log.warning("when tokens were last used is lost", extra={"error": str(error)})

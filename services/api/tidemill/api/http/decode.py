@@ -1,10 +1,10 @@
 """From bytes to the structs that handlers get, and what becomes of fields that a struct does not have.
 
-    in the struct          decoded; a wrong value is refused with the field's name
-    in `route.refuses`     accepted while it asks for nothing, else 422 with the reason
-    in `route.tolerates`   accepted and not used
-    nowhere                named in the answer's Tidemill-Ignored header and counted; refused on our own routes and
-                           everywhere with TIDEMILL_STRICT=1, because clients send more than any document says
+in the struct          decoded; a wrong value is refused with the field's name
+in `route.refuses`     accepted while it asks for nothing, else 422 with the reason
+in `route.tolerates`   accepted and not used
+nowhere                named in the answer's Tidemill-Ignored header and counted; refused on our own routes and
+                       everywhere with TIDEMILL_STRICT=1, because clients send more than any document says
 """
 
 import re
@@ -122,7 +122,9 @@ def _decode(route: Route, body: bytes) -> Any:
     except msgspec.ValidationError as error:
         raise Unprocessable(_sentence(error, "field")) from None
     except msgspec.DecodeError as error:
-        raise BadRequest(f"The body is not valid JSON: {_lower(str(error).removeprefix('JSON is malformed: '))}.") from None
+        raise BadRequest(
+            f"The body is not valid JSON: {_lower(str(error).removeprefix('JSON is malformed: '))}."
+        ) from None
     except RecursionError:
         raise BadRequest(_DEEPEST) from None
 
@@ -155,9 +157,7 @@ def _unwrapped(kind: Any) -> tuple[Any, bool]:
 def _query_kinds(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Return each parameter's bare type."""
     hints = get_type_hints(kind, include_extras=True)
-    return {
-        field.encode_name: _bare(hints[field.name]) for field in msgspec.structs.fields(kind)
-    }
+    return {field.encode_name: _bare(hints[field.name]) for field in msgspec.structs.fields(kind)}
 
 
 def _bare(annotation: Any) -> Any:

@@ -1,9 +1,9 @@
 """What happens to every request around its handler.
 
-    find the route ── authorise ── decode ── handle ── answer, with trace id and security headers ── log and measure once
+    find the route ── authorise ── decode ── handle ── add trace id and security headers ── log and measure once
 
-An HttpError is the caller's answer; a database or broker that is away is a 503; anything else is a bug of ours, of which
-the caller learns no more than the trace id that leads to our log.
+An HttpError is the caller's answer; a database or broker that is away is a 503; anything else is a bug of ours, of
+which the caller learns no more than the trace id that leads to our log.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """The one place that decides who is asking and whether they may: driven by the route table, deny by default.
 
-    credential  Authorization: Bearer, else ?token=, else the cookie `token`
-    token       one row by its SHA-256, or a job's token checked by the queue; nothing is cached, so a revoked token,
-                a disabled person and an ended job are refused with their next request
-    decision    `refusal()`, pure: policy, method and viewer in, the error out (or None)
+credential  Authorization: Bearer, else ?token=, else the cookie `token`
+token       one row by its SHA-256, or a job's token checked by the queue; nothing is cached, so a revoked token,
+            a disabled person and an ended job are refused with their next request
+decision    `refusal()`, pure: policy, method and viewer in, the error out (or None)
 """
 
 from collections.abc import Mapping

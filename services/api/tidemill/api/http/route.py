@@ -104,7 +104,7 @@ class Viewer:
         return f"u/{self.username}"
 
     def permissions(self) -> dict[str, Any]:
-        """Return the snapshot that is stored with a job: what it may do is what its identity could do at this moment."""
+        """Return what is stored with a job: it may do later what its identity could do at this moment."""
         return {
             "username": self.username,
             "is_admin": self.is_admin,
@@ -130,7 +130,7 @@ class Route:
     answers: Mapping[int, Answer]
     query: type[msgspec.Struct] | None = None
     body: Any = None
-    """The type of the JSON body, `X | None` where it may be left out; None: the handler reads it raw, or there is none."""
+    """The type of the JSON body, `X | None` where it may be left out; None when there is none or it is read raw."""
     tolerates: Mapping[str, str] = field(default_factory=dict)
     """Body fields and query parameters that are accepted and not used, with the reason."""
     refuses: Mapping[str, Refused] = field(default_factory=dict)

@@ -6,14 +6,16 @@ from aiohttp import web
 
 from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import NotFound
+from tidemill.api.http.openapi import DOCUMENT
 from tidemill.api.http.route import Call
-from tidemill.api.instance.document import DOCUMENT
 
 COMPATIBLE = "CE v1.850.0"
 """The version whose clients we answer; some compare the number."""
 OWN_VERSION = f"Tidemill {installed('tidemill-api')}"
 
-UNSET_SETTINGS = frozenset({"automate_username_creation", "base_url", "hub_base_url", "hub_accessible_url", "uid"})
+UNSET_SETTINGS = frozenset(
+    {"automate_username_creation", "base_url", "hub_base_url", "hub_accessible_url", "hub_api_secret", "uid"}
+)
 """Settings of the installation that clients ask for and that can't be set yet: all of them are unset."""
 
 
@@ -35,11 +37,12 @@ async def global_setting(call: Call) -> web.Response:
     return json(None)
 
 
-async def openapi_yaml(_: Call) -> web.Response:
+async def openapi_yaml(call: Call) -> web.Response:
     """Answer the description of this API as YAML."""
-    return web.Response(body=DOCUMENT.as_yaml(), content_type="application/yaml", charset="utf-8")
+    document = call.request.app[DOCUMENT]
+    return web.Response(body=document.as_yaml, content_type="application/yaml", charset="utf-8")
 
 
-async def openapi_json(_: Call) -> web.Response:
+async def openapi_json(call: Call) -> web.Response:
     """Answer the description of this API as JSON."""
-    return web.Response(body=DOCUMENT.as_json(), content_type="application/json")
+    return call.request.app[DOCUMENT].as_json()

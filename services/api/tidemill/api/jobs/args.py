@@ -35,7 +35,7 @@ def from_body(content_type: str, charset: str | None, body: bytes, *, wrap: bool
         args = from_json(body, wrap=wrap)
     elif content_type == "application/x-www-form-urlencoded":
         args = _wrapped(_encode(_form(body)), wrap)
-    elif content_type.startswith("text/") or content_type in ("application/xml",) or content_type.endswith("+xml"):
+    elif content_type.startswith("text/") or content_type == "application/xml" or content_type.endswith("+xml"):
         args = _wrapped(_encode({"raw_string": _text(body, charset)}), wrap)
     else:
         raise Unsupported(
@@ -102,7 +102,11 @@ def _is_json(content_type: str) -> bool:
 def _form(body: bytes) -> Mapping[str, str]:
     try:
         fields = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, strict_parsing=False, errors="strict", max_num_fields=_MOST_FIELDS
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=False,
+            errors="strict",
+            max_num_fields=_MOST_FIELDS,
         )
     except ValueError:
         raise BadRequest(f"The body is not a form of UTF-8 text with at most {_MOST_FIELDS} fields.") from None

@@ -28,7 +28,7 @@ from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.service import background
 from tidemill.shared.catalog import replica_inbox
 from tidemill.shared.ids import ReplicaId
-from tidemill.shared.message import BrokenMessage, open_envelope, read
+from tidemill.shared.message import BrokenMessage, Envelope, open_envelope, read
 from tidemill.shared.messages import JobAnswered, JobProgressed
 
 log = logging.getLogger(__name__)
@@ -134,19 +134,12 @@ class WaitingRoom:
     async def hear(self, delivery: Delivery) -> None:
         """Note what a message hints at."""
         try:
-            envelope = open_envelope(delivery.body)
-            if envelope.type == JobAnswered.TYPE:
-                self._hint(read(envelope, JobAnswered).job_id)
-            elif envelope.type == JobProgressed.TYPE:
-                for follower in self._followers.get(read(envelope, JobProgressed).job_id, ()):
-                    follower.tell()
-            else:
-                raise BrokenMessage(f"nobody here waits for {envelope.type}")
+            self._note(open_envelope(delivery.body))
         except BrokenMessage as broken:
             with suppress(BrokerUnavailable):
                 await delivery.bury(str(broken))
-            return
-        await delivery.ack()
+        else:
+            await delivery.ack()
 
     async def look_at_all(self) -> None:
         """Look at every job that is waited for: messages may have been missed."""
@@ -180,6 +173,15 @@ class WaitingRoom:
                 if self._left.pop(job_id, None) is not None and self.subscription is not None:
                     del self._followers[job_id]
                     await self.subscription.unbind(f"follow.{job_id}")
+
+    def _note(self, envelope: Envelope) -> None:
+        if envelope.type == JobAnswered.TYPE:
+            self._hint(read(envelope, JobAnswered).job_id)
+        elif envelope.type == JobProgressed.TYPE:
+            for follower in self._followers.get(read(envelope, JobProgressed).job_id, ()):
+                follower.tell()
+        else:
+            raise BrokenMessage(f"nobody here waits for {envelope.type}")
 
     def _hint(self, job_id: UUID) -> None:
         if job_id in self._waiting:

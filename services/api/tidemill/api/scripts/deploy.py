@@ -19,7 +19,9 @@ async def create(call: Call) -> web.StreamResponse:
     try:
         new_hash = await _deploy(call, new, skip_if_noop=query.skip_if_noop)
     except UniqueViolationError as taken:
-        raise BadRequest(f"path {new.path} was deployed to at the same moment: look at it and try again") from taken
+        raise BadRequest(
+            f"The path {new.path} was deployed to at the same moment: look at it and try again."
+        ) from taken
     return text(new_hash, status=201)
 
 
@@ -44,9 +46,9 @@ async def archive_version(call: Call) -> web.StreamResponse:
             await tx.say(call.audit("Delete", path, {"hash": wanted}))
     version = await store.version(call.ctx.database, call.workspace, wanted, call.viewer)
     if version is None:
-        raise NotFound(f"no version {wanted} is known")
+        raise NotFound(f"There is no version {wanted}.")
     if not version.archived:
-        raise Forbidden(f"you may not change {version.path}")
+        raise Forbidden(f"You may not change {version.path}.")
     return json(version)
 
 
@@ -54,23 +56,21 @@ async def _deploy(call: Call, new: NewScript, *, skip_if_noop: bool) -> str:
     values = store.values_of(new)
     async with call.ctx.outbox.transaction() as tx:
         if not await store.may_write(tx, new.path, call.viewer):
-            raise Forbidden(f"you may not deploy to {new.path}")
+            raise Forbidden(f"You may not deploy to the path {new.path}.")
         head, named = await store.lock_standing(tx, call.workspace, new.path, new.parent_hash, call.viewer)
         match rules.place(new, rules.fingerprint(values), head, named):
             case NothingNew(head=same):
                 if skip_if_noop:
                     return same.hash
-                raise BadRequest(f"{new.path} is the same already as version {same.hash}")
+                raise BadRequest(f"Nothing differs from version {same.hash}, the head of the path {new.path}.")
             case Place(parent=parent):
-                new_hash = await store.insert(
-                    tx, call.workspace, values, parent, new.deployment_message, call.viewer
-                )
+                new_hash = await store.insert(tx, call.workspace, values, parent, new.deployment_message, call.viewer)
         await tx.say(call.audit("Created", new.path, {"hash": new_hash}))
     return new_hash
 
 
 async def _refuse_archiving(call: Call, path: str) -> None:
     if await store.exists(call.ctx.database, call.workspace, path, call.viewer):
-        raise Forbidden(f"you may not change {path}")
+        raise Forbidden(f"You may not change {path}.")
     if not await store.has_history(call.ctx.database, call.workspace, path, call.viewer):
-        raise NotFound(f"no script is at {path}")
+        raise NotFound(f"There is no script at {path}.")

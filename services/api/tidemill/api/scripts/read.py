@@ -14,7 +14,7 @@ async def head(call: Call) -> web.StreamResponse:
     """Answer the head of a path."""
     script = await store.head(call.ctx.database, call.workspace, call.params["path"], call.viewer)
     if script is None:
-        raise NotFound(f"no script is at {call.params['path']}")
+        raise NotFound(f"There is no script at {call.params['path']}.")
     return json(script)
 
 
@@ -22,7 +22,7 @@ async def version(call: Call) -> web.StreamResponse:
     """Answer one version."""
     script = await store.version(call.ctx.database, call.workspace, call.params["hash"], call.viewer)
     if script is None:
-        raise NotFound(f"no version {call.params['hash']} is known")
+        raise NotFound(f"There is no version {call.params['hash']}.")
     return json(script)
 
 
@@ -33,7 +33,7 @@ async def source_of_head(call: Call) -> web.StreamResponse:
         call.ctx.database, call.workspace, path, paths.without_extension(path), call.viewer
     )
     if content is None:
-        raise NotFound(f"no script is at {path}")
+        raise NotFound(f"There is no script at {path}.")
     return text(content)
 
 
@@ -42,7 +42,7 @@ async def source_of_version(call: Call) -> web.StreamResponse:
     wanted = paths.without_extension(call.params["hash"])
     script = await store.version(call.ctx.database, call.workspace, wanted, call.viewer)
     if script is None:
-        raise NotFound(f"no version {wanted} is known")
+        raise NotFound(f"There is no version {wanted}.")
     return text(script.content)
 
 
@@ -69,7 +69,7 @@ async def latest(call: Call) -> web.StreamResponse:
     path = call.params["path"]
     newest = await store.history(call.ctx.database, call.workspace, path, Paged(per_page=1), call.viewer)
     if not newest:
-        raise NotFound(f"no script is at {path}")
+        raise NotFound(f"There is no script at {path}.")
     return json(newest[0])
 
 

@@ -85,21 +85,23 @@ class NothingNew(msgspec.Struct, frozen=True, kw_only=True):
 def check(new: NewScript) -> None:
     """Raise BadRequest or Unprocessable, naming the field, when this can't be deployed whatever stands there."""
     if (wrong := paths.why_not(new.path)) is not None:
-        raise BadRequest(f"path {wrong}")
+        raise BadRequest(f"The path {wrong}.")
     if new.language not in list(Language):
-        raise Unprocessable(f"language {new.language!r} is not run by this version, which runs {', '.join(Language)}")
+        raise Unprocessable(
+            f"The language {new.language!r} is not run by this version, which runs {', '.join(Language)}."
+        )
     if new.kind is not None and new.kind not in KINDS:
-        raise BadRequest(f"kind must be one of {', '.join(KINDS)}")
-    if new.schema[:1] not in (b"{", b"n"):
-        raise BadRequest("schema must be a JSON object")
+        raise BadRequest(f"The kind must be one of {', '.join(KINDS)}.")
+    if bytes(new.schema)[:1] not in (b"{", b"n"):
+        raise BadRequest("The schema must be a JSON object.")
     if len(new.content) > _LONGEST_TEXT:
-        raise BadRequest("content must not be longer than 10 MiB")
+        raise BadRequest("The content must not be longer than 10 MiB.")
     for each in new.envs or ():
         name, equals, _ = each.partition("=")
         if not equals or not name.isascii() or not name.isidentifier():
-            raise BadRequest("envs must be a list of NAME=VALUE")
+            raise BadRequest("The envs must be a list of NAME=VALUE.")
     if new.tag and (wrong := tags.why_not_template(new.tag)) is not None:
-        raise BadRequest(f"tag {wrong}")
+        raise BadRequest(f"The tag {wrong}.")
 
 
 def fingerprint(values: Mapping[str, Any]) -> bytes:
@@ -125,19 +127,23 @@ def place(new: NewScript, print_: bytes, head: Version | None, named: Version | 
         return NothingNew(head=head)
     if not new.parent_hash:
         if head is not None and not auto:
-            raise BadRequest(f"path {new.path} is taken: send parent_hash {head.hash} to deploy a new version of it")
+            raise BadRequest(
+                f"The path {new.path} is taken: send parent_hash {head.hash} to deploy a new version of it."
+            )
         return Place(parent=head)
     moves = named is not None and named.is_head and named.may_write and named.path != new.path
     if head is not None:
         if moves:
-            raise BadRequest(f"path {new.path} is taken: a script can't be renamed to it")
+            raise BadRequest(f"The path {new.path} is taken: a script can't be renamed to it.")
         if auto or head.hash == new.parent_hash:
             return Place(parent=head)
-        raise BadRequest(f"parent_hash {new.parent_hash} is not the head of {new.path}, which is {head.hash}")
+        raise BadRequest(
+            f"The parent_hash {new.parent_hash} would fork the lineage: the head of {new.path} is {head.hash}."
+        )
     if moves:
         return Place(parent=named)
     if auto:
         return Place(parent=None)
     if named is None or not named.may_write:
-        raise BadRequest(f"parent_hash {new.parent_hash} names no version")
-    raise BadRequest(f"parent_hash {new.parent_hash} is archived: the lineage goes on from a head only")
+        raise BadRequest(f"The parent_hash {new.parent_hash} names no version.")
+    raise BadRequest(f"The parent_hash {new.parent_hash} is archived: the lineage goes on from a head only.")

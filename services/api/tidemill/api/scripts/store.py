@@ -49,7 +49,7 @@ def values_of(new: NewScript) -> Mapping[str, Any]:
         "content": new.content,
         "language": new.language,
         "kind": new.kind or "script",
-        "schema": None if new.schema == b"null" else bytes(new.schema).decode(),
+        "schema": None if bytes(new.schema) == b"null" else bytes(new.schema).decode(),
         "lock": new.lock,
         "tag": new.tag or None,
         "envs": new.envs or [],

@@ -72,5 +72,3 @@ async def mark_used(db: Executor, used: Mapping[bytes, datetime]) -> None:
 async def forget_expired(db: Executor) -> int:
     """Delete tokens that expired over a day ago and return how many."""
     return int(await db.fetchval(QUERIES.forget_expired))
-
-

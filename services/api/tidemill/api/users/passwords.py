@@ -43,7 +43,7 @@ class Passwords:
 
     def _verify(self, stored: str | None, password: str) -> bool:
         try:
-            matches = self._hasher.verify(stored or self._nobodys, password)
+            self._hasher.verify(stored or self._nobodys, password)
         except (VerificationError, InvalidHashError):
             return False
-        return matches and stored is not None
+        return stored is not None

@@ -18,7 +18,7 @@ class GlobalUserInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A person of this installation."""
 
     email: str
-    login_type: Literal["password"] = "password"  # noqa: S105 - how one logs in, no secret
+    login_type: Literal["password"] = "password"
     super_admin: bool
     verified: bool = True
     name: str | UnsetType = UNSET

@@ -23,8 +23,8 @@ def refuse_bad(wanted: CreateWorkspace, username: str) -> None:
         raise Unprocessable("The field name is not allowed: it is blank.")
     if not is_username(username):
         raise Unprocessable(
-            "The field username is not allowed: at most 50 letters, digits, dots, dashes and underscores, beginning with "
-            "a letter, digit or underscore."
+            "The field username is not allowed: at most 50 letters, digits, dots, dashes and underscores, beginning "
+            "with a letter, digit or underscore."
         )
 
 

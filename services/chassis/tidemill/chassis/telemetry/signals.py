@@ -78,10 +78,11 @@ _entered: ContextVar[Telemetry | None] = ContextVar("telemetry", default=None)
 @contextmanager
 def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator[Telemetry]:
     """Give a service its tracer and meter for the block; the SDK reads the standard OTEL_* variables itself."""
-    resource = Resource.create({"service.name": f"tidemill-{service}"})
-    tracers = _tracers(resource, exports=_exports(environ, "TRACES"))
     registry = CollectorRegistry()
-    meters = _meters(resource, registry, exports=_exports(environ, "METRICS"))
+    with without_fork_hooks():
+        resource = Resource.create({"service.name": f"tidemill-{service}"})
+        tracers = _tracers(resource, exports=_exports(environ, "TRACES"))
+        meters = _meters(resource, registry, exports=_exports(environ, "METRICS"))
     before = _entered.get()
     one = Telemetry(service, tracers, meters, registry)
     _entered.set(one)
@@ -138,11 +139,32 @@ def gauge(metric: Metric, value: float, **labels: str) -> None:
     current().gauge(metric, value, labels)
 
 
+@contextmanager
+def without_fork_hooks() -> Iterator[None]:
+    """Keep the SDK from doing anything in forked children for as long as the block makes its objects.
+
+    It would start threads and search for detectors there. Ours only exec a program, which those hooks slow down, and
+    where they stop for ever when a lock was held at the moment of the fork.
+    """
+    register = os.register_at_fork
+
+    def register_others(**hooks: Callable[[], object]) -> None:
+        # The method of a built-in type (a lock's) has no module.
+        if not any(str(hook.__module__).startswith("opentelemetry") for hook in hooks.values()):
+            register(**hooks)
+
+    os.register_at_fork = register_others  # type: ignore[assignment]  # what it names one by one, this takes all
+    try:
+        yield
+    finally:
+        os.register_at_fork = register
+
+
 @cache
 def _nobodys() -> Telemetry:
-    return Telemetry(
-        "", _tracers(Resource({}), exports=False), MeterProvider(resource=Resource({})), CollectorRegistry()
-    )
+    resource = Resource({})
+    with without_fork_hooks():
+        return Telemetry("", _tracers(resource, exports=False), MeterProvider(resource=resource), CollectorRegistry())
 
 
 def _exports(environ: Mapping[str, str], signal: Literal["TRACES", "METRICS"]) -> bool:

@@ -21,6 +21,7 @@ import msgspec
 from tidemill.worker.sandbox import answers
 from tidemill.worker.sandbox.execution import Ending, Limits
 from tidemill.worker.sandbox.output import Hear, Output
+from tidemill.worker.sandbox.settings import SandboxUnavailable
 
 _HEAD = 4
 _READ = 1 << 16
@@ -184,7 +185,7 @@ class Child:
             if frame.ready:
                 self.ready.set_result(None)
             else:
-                self.ready.set_exception(NeverStartedError(frame.refused or "the child was not ready"))
+                self.ready.set_exception(SandboxUnavailable(frame.refused or "the child was not ready"))
         elif frame.stream is not None:
             self._output.stream(frame.stream)
             if self._output.stream_overflow:

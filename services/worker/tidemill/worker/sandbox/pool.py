@@ -22,6 +22,7 @@ import random
 import shutil
 import tempfile
 from collections import OrderedDict
+from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 FIRST_BACKOFF = timedelta(milliseconds=100)
 LONGEST_BACKOFF = timedelta(seconds=30)
+GRACE = timedelta(seconds=2)  # a zygote this young is still wanted by whoever it was started for
 
 
 class Sandbox:
@@ -52,9 +54,9 @@ class Sandbox:
     def __init__(self, settings: SandboxSettings) -> None:
         self._settings = settings
         self._zygotes: OrderedDict[ZygoteKey, Zygote] = OrderedDict()
-        self._locks: dict[ZygoteKey, asyncio.Lock] = {}
+        self._starting: dict[ZygoteKey, asyncio.Task[Zygote]] = {}
         self._failures: dict[ZygoteKey, int] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
     @property
@@ -91,10 +93,10 @@ class Sandbox:
     ) -> None:
         """End every process that was started here."""
         self._closing = True
-        for task in self._tasks:
+        for task in self._starting.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(zygote.close() for zygote in self._zygotes.values()))
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        await asyncio.gather(*self._tasks, *(zygote.close() for zygote in self._zygotes.values()))
         self._zygotes.clear()
         self._forget_scratch()
 
@@ -113,31 +115,59 @@ class Sandbox:
             if cancel.is_set():
                 return answers.canceled()
             try:
-                zygote = await self._zygote(key)
+                zygote = await self._zygote(key, cancel)
                 child = await zygote.take(execution.limits.tmp_bytes)
             except NeverStartedError:
                 continue
             try:
+                if cancel.is_set():
+                    return answers.canceled()
                 return await child.run(order, execution.limits, on_log, on_stream, cancel)
             except NeverStartedError:
                 log.warning("a sandbox child died before its job began", extra={"job_id": execution.job_id})
             finally:
                 zygote.release(child)
+                self._close_superfluous()
         raise SandboxUnavailable(f"{ATTEMPTS} children died before the job began; is the machine out of memory?")
 
-    async def _zygote(self, key: ZygoteKey) -> Zygote:
-        """Return the key's living zygote, started if need be."""
+    async def _zygote(self, key: ZygoteKey, cancel: asyncio.Event) -> Zygote:
+        """Return the key's living zygote, started if need be; a cancel ends the waiting."""
         zygote = self._zygotes.get(key)
         if zygote is None or not zygote.alive:
-            async with self._locks.setdefault(key, asyncio.Lock()):
-                zygote = self._zygotes.get(key)
-                if zygote is None or not zygote.alive:
-                    await asyncio.sleep(self._backoff(key))
-                    zygote = self._zygotes[key] = await self._start(key)
-                    zygote.prepare(Limits().tmp_bytes)
-            self._close_superfluous()
-        self._zygotes.move_to_end(key)
+            starting = self._starting.get(key) or self._begin(key)
+            canceled = asyncio.ensure_future(cancel.wait())
+            try:
+                await asyncio.wait({starting, canceled}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                canceled.cancel()
+            if not starting.done():
+                raise NeverStartedError("it was canceled")
+            zygote = starting.result()
+        if key in self._zygotes:
+            self._zygotes.move_to_end(key)
         return zygote
+
+    def _begin(self, key: ZygoteKey) -> asyncio.Task[Zygote]:
+        """Start the key's zygote, once for all who want it."""
+        if self._closing:
+            raise SandboxUnavailable("the sandbox is closed")
+
+        async def start() -> Zygote:
+            await asyncio.sleep(self._backoff(key))
+            zygote = self._zygotes[key] = await self._start(key)
+            zygote.prepare(Limits().tmp_bytes)
+            self._close_superfluous()
+            asyncio.get_running_loop().call_later(GRACE.total_seconds() + 0.1, self._close_superfluous)
+            return zygote
+
+        task = self._starting[key] = asyncio.create_task(start())
+        task.add_done_callback(lambda task: self._begun(key, task))
+        return task
+
+    def _begun(self, key: ZygoteKey, task: asyncio.Task[Zygote]) -> None:
+        del self._starting[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a zygote could not be started", extra={"workspace": key.workspace, "reason": str(error)})
 
     async def _start(self, key: ZygoteKey) -> Zygote:
         zygote = Zygote(key, self._settings, self._scratch, self._on_death)
@@ -162,31 +192,28 @@ class Sandbox:
             return
         log.error("a zygote died and is started again", extra={"workspace": zygote.key.workspace})
         del self._zygotes[zygote.key]
-        self._failures[zygote.key] = self._failures.get(zygote.key, 0) + 1
-        self._spawn_task(self._restart(zygote))
-
-    async def _restart(self, dead: Zygote) -> None:
-        await dead.close()
-        try:
-            await self._zygote(dead.key)
-        except SandboxUnavailable as error:
-            log.error("a zygote could not be started again", extra={"reason": str(error)})
+        lived = asyncio.get_running_loop().time() - zygote.born_at
+        lately = self._failures.get(zygote.key, 0) if lived < LONGEST_BACKOFF.total_seconds() else 0
+        self._failures[zygote.key] = lately + 1
+        self._spawn_task(zygote.close())
+        if zygote.key not in self._starting:
+            _ = self._begin(zygote.key)  # kept in _starting
 
     def _close_superfluous(self) -> None:
-        """Close the zygotes longest unused beyond the allowed number, but none that has work."""
+        """Close the zygotes longest unused beyond the allowed number, but none that has work or is about to get it."""
         excess = len(self._zygotes) - self._settings.max_zygotes
+        now = asyncio.get_running_loop().time()
         for key, zygote in tuple(self._zygotes.items()):
             if excess <= 0:
                 return
-            if not zygote.busy:
+            if not zygote.busy and now - zygote.born_at > GRACE.total_seconds():
                 excess -= 1
                 del self._zygotes[key]
-                self._locks.pop(key, None)
                 self._failures.pop(key, None)
                 self._spawn_task(zygote.close())
 
-    def _spawn_task(self, work: object) -> None:
-        task: asyncio.Task[object] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _spawn_task(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

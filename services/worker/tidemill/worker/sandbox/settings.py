@@ -23,7 +23,8 @@ def own_interpreter() -> str:
 
 
 class ZygoteKey(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs share a zygote when all of this is equal; `environment` is the library folders, in the order of sys.path."""
+    """Jobs share a zygote when all of this is equal; `environment` is the library folders, readable by
+    everyone, in the order of sys.path."""
 
     workspace: str
     interpreter: str = msgspec.field(default_factory=own_interpreter)

@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -72,6 +72,8 @@ class Zygote:
     ) -> None:
         self.key = key
         self.alive = False
+        self.born_at = 0.0
+        self._serves = False
         self._settings = settings
         self._scratch = scratch
         self._on_death = on_death
@@ -116,6 +118,7 @@ class Zygote:
                     f"the interpreter {self.key.interpreter} cannot be started: {error}"
                 ) from error
         self.alive = True
+        self.born_at = self._loop.time()
         self._loop.add_reader(self._control.fileno(), self._on_control)
         try:
             plan = Plan(
@@ -149,6 +152,8 @@ class Zygote:
         try:
             child = await future
         except BaseException:
+            with suppress(ValueError):
+                self._waiting.remove((tmp_bytes, future))
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().close()
             raise
@@ -159,12 +164,12 @@ class Zygote:
         """Take note that the child's job has ended, and see to the stock."""
         child.close()
         self._busy -= 1
-        self._fill(self._settings.idle_children)
+        self._restock()
 
     def prepare(self, tmp_bytes: int) -> None:
         """Fill the stock before the first job comes."""
         self._tmp_bytes = tmp_bytes
-        self._fill(self._settings.idle_children)
+        self._restock()
 
     async def close(self) -> None:
         """End the process and with it every child; return when it has gone."""
@@ -181,27 +186,35 @@ class Zygote:
 
     def _fill(self, stock: int) -> None:
         """Ask for as many children as are waited for and wanted in stock, less those that are on their way."""
-        if self._refill is not None:
-            self._refill.cancel()
-            self._refill = None
         if not self.alive:
             return
-        starting = sum(1 for child in self._born.values() if not child.ready.done())
-        missing = stock + len(self._waiting) - len(self._idle) - len(self._asked) - starting
-        for _ in range(missing):
-            tmp_bytes = self._waiting[0][0] if self._waiting else self._tmp_bytes
-            number = next(self._numbers)
+        wanted = Counter({self._tmp_bytes: stock})
+        wanted.update(tmp_bytes for tmp_bytes, _ in self._waiting)
+        wanted.subtract(self._asked.values())
+        wanted.subtract(child.tmp_bytes for child in self._born.values() if not child.ready.done())
+        wanted.subtract(child.tmp_bytes for child in self._idle)
+        for tmp_bytes, missing in wanted.items():
+            for _ in range(missing):
+                self._ask(tmp_bytes)
+
+    def _ask(self, tmp_bytes: int) -> None:
+        number = next(self._numbers)
+        try:
+            self._tell(Spawn(number, tmp_bytes, self._folder(number)))
             self._asked[number] = tmp_bytes
-            try:
-                self._tell(Spawn(number, tmp_bytes, self._folder(number)))
-            except BlockingIOError:  # hundreds of requests are under way already
-                del self._asked[number]
-                return
+        except BlockingIOError:  # hundreds of requests are under way: the next birth brings us back here
+            self._clean(number)
 
     def _refill_later(self) -> None:
         if self._refill is None:
             delay = self._settings.refill_delay.total_seconds()
-            self._refill = self._loop.call_later(delay, self._fill, self._settings.idle_children)
+            self._refill = self._loop.call_later(delay, self._restock)
+
+    def _restock(self) -> None:
+        if self._refill is not None:
+            self._refill.cancel()
+            self._refill = None
+        self._fill(self._settings.idle_children)
 
     def _folder(self, number: int) -> str:
         """Return the child's private folder, made, or nothing where it gets file systems of its own."""
@@ -237,6 +250,7 @@ class Zygote:
             return
         news = _news.decode(message)
         if news.ready:
+            self._serves = True
             self._ready.set_result(None)
         elif news.refused is not None:
             self._die(news.refused)
@@ -244,20 +258,31 @@ class Zygote:
             self._on_birth(news.born, fds)
         elif news.stillborn is not None:
             self._asked.pop(news.stillborn, None)
-            self._disappoint(news.error or "no child can be forked")
+            self._disappoint(SandboxUnavailable(news.error or "no child can be forked"))
         elif news.ended is not None:
             self._on_end(news.ended, Exit(news.code, news.peak_kb))
 
     def _on_birth(self, number: int, fds: list[int]) -> None:
-        sock, output, pidfd = fds
-        child = Child(number, self._asked.pop(number), socket.socket(fileno=sock), output, pidfd)
+        tmp_bytes = self._asked.pop(number)
+        try:
+            sock, output, pidfd = fds
+        except ValueError:  # the kernel keeps what it cannot hand over
+            for fd in fds:
+                os.close(fd)
+            self._disappoint(
+                SandboxUnavailable("the worker has run out of file descriptors; raise its limit (ulimit -n)")
+            )
+            return
+        child = Child(number, tmp_bytes, socket.socket(fileno=sock), output, pidfd)
         self._born[number] = child
         child.ready.add_done_callback(lambda ready: self._on_ready(child, ready))
+        if self._waiting:
+            self._fill(0)
 
     def _on_ready(self, child: Child, ready: asyncio.Future[None]) -> None:
         if (error := ready.exception()) is not None:
             child.close()
-            self._disappoint(str(error))
+            self._disappoint(error)
             return
         for position, (tmp_bytes, future) in enumerate(self._waiting):
             if future.done():
@@ -266,7 +291,10 @@ class Zygote:
                 del self._waiting[position]
                 future.set_result(child)
                 return
-        self._idle.append(child)
+        if child.tmp_bytes == self._tmp_bytes and len(self._idle) < self._settings.idle_children:
+            self._idle.append(child)
+        else:  # whoever it was made for has given up
+            child.close()
 
     def _on_end(self, number: int, exit_: Exit) -> None:
         child = self._born.pop(number)
@@ -277,15 +305,15 @@ class Zygote:
             self._refill_later()
         self._clean(number)
 
-    def _disappoint(self, reason: str) -> None:
-        """Tell whoever waits longest that his child could not be had."""
+    def _disappoint(self, error: BaseException) -> None:
+        """Tell whoever waits longest that the child could not be had."""
         while self._waiting:
             _, future = self._waiting.popleft()
             if not future.done():
-                future.set_exception(SandboxUnavailable(reason))
+                future.set_exception(error)
                 return
         if self.alive:
-            log.warning("a child could not be made", extra={"reason": reason, "workspace": self.key.workspace})
+            log.warning("a child could not be made", extra={"reason": str(error), "workspace": self.key.workspace})
 
     def _last_words(self) -> str:
         """Return what a dead zygote wrote to stderr, as one line."""
@@ -302,8 +330,7 @@ class Zygote:
         self._control.close()
         if self._refill is not None:
             self._refill.cancel()
-        was_ready = self._ready.done()
-        if not was_ready:
+        if not self._ready.done():
             self._ready.set_exception(SandboxUnavailable(reason))
         for number, child in tuple(self._born.items()):
             child.note_end(Exit(code=None))
@@ -315,5 +342,5 @@ class Zygote:
                 future.set_exception(NeverStartedError(reason))
         for closed in (self._born, self._idle, self._waiting, self._asked):
             closed.clear()
-        if was_ready:
+        if self._serves:
             self._on_death(self)

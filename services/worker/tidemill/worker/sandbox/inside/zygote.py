@@ -74,9 +74,9 @@ def become_pid_one(control: socket.socket, plan: dict[str, Any]) -> None:
 def become_subreaper(plan: dict[str, Any]) -> None:
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    linux.prctl(linux.PR_SET_PDEATHSIG, 0)  # when the worker dies there is clearing up to do: see `leave`
     if os.geteuid() == 0:
         confine.become(plan["job_uid"])
-        confine.die_with_parent()
     with confine.layer("interpreter"):
         next(Path(os.__file__).parent.iterdir())
 

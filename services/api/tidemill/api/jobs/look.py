@@ -1,0 +1,176 @@
+"""Looking at one job: what it is, how it went, what it printed, and what is new."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from tidemill.api.http.answer import json, text
+from tidemill.api.http.errors import BadRequest, NotFound
+from tidemill.api.http.route import Call
+from tidemill.api.jobs import rules, store
+from tidemill.api.jobs.schemas import CompletedJob, GetQuery, Job, Position, ResultMaybe, Timing, UpdateQuery
+
+HOLD = timedelta(seconds=1)
+"""How long a follower is held when there is nothing new: some ask again without a pause."""
+_LAST_MS = 253_402_300_799_000
+
+
+def job_id_of(call: Call) -> UUID:
+    """Return the job's id in the path; what is no id names no job."""
+    try:
+        return UUID(call.params["id"])
+    except ValueError:
+        raise missing(call) from None
+
+
+def missing(call: Call) -> NotFound:
+    """Return the error for a job that is not there, or that the viewer may not see: nobody can tell which."""
+    return NotFound(f"There is no job {call.params['id']}.")
+
+
+async def get(call: Call) -> web.StreamResponse:
+    """Answer a job, ended or not."""
+    query: GetQuery = call.query
+    return json(await _job(call, with_logs=not query.no_logs, with_code=not query.no_code))
+
+
+async def get_completed(call: Call) -> web.StreamResponse:
+    """Answer a job that has ended."""
+    job = await _job(call, with_logs=True, with_code=True)
+    if not isinstance(job, CompletedJob):
+        raise _unfinished(call)
+    return json(job)
+
+
+async def result(call: Call) -> web.StreamResponse:
+    """Answer the result of a job that has ended."""
+    found = await _result(call)
+    if found.outcome is None:
+        raise _unfinished(call)
+    return json(msgspec.Raw((found.result or "null").encode()))
+
+
+async def result_maybe(call: Call) -> web.StreamResponse:
+    """Answer the result of a job, or how far it is."""
+    found = await _result(call)
+    ended = found.outcome is not None
+    return json(
+        ResultMaybe(
+            completed=ended,
+            result=msgspec.Raw((found.result or "null").encode()),
+            success=found.outcome in ("success", "skipped"),
+            started=ended or found.started_at is not None,
+        )
+    )
+
+
+async def timing(call: Call) -> web.StreamResponse:
+    """Answer when a job ran."""
+    found = await _result(call)
+    if found.finished_at is None:
+        raise _unfinished(call)
+    started_at = found.started_at or found.finished_at
+    return json(
+        Timing(
+            created_at=found.created_at, started_at=started_at, duration_ms=store.millis(found.finished_at - started_at)
+        )
+    )
+
+
+async def logs(call: Call) -> web.StreamResponse:
+    """Answer all that a job has printed so far."""
+    found = await _progress(call, log_offset=0, with_logs=True)
+    return text(found.tail)
+
+
+async def update(call: Call) -> web.StreamResponse:
+    """Answer what is new about a job, as soon as there is something, and after a second at the latest."""
+    query: UpdateQuery = call.query
+    clock = call.ctx.clock
+    until = clock.monotonic() + HOLD.total_seconds()
+    async with call.ctx.waiters.follow(job_id_of(call)) as following:
+        while True:
+            seen = await _progress(call, log_offset=query.log_offset, with_logs=not query.no_logs)
+            said, is_new = rules.update(
+                query, seen.state, seen.outcome, seen.tail, seen.tail_from, seen.units, seen.memory_peak_kb
+            )
+            left = until - clock.monotonic()
+            if is_new or left <= 0:
+                return json(said)
+            await following.wait(timedelta(seconds=left))
+
+
+async def root(call: Call) -> web.StreamResponse:
+    """Answer the id of the job at the top of a job's tree."""
+    brief = await _brief(call)
+    return json(str(brief.root_job or job_id_of(call)))
+
+
+async def explain(call: Call) -> web.StreamResponse:
+    """Answer why a job is where it is."""
+    await _brief(call)
+    said = await store.explain(call.ctx.database, call.workspace, job_id_of(call))
+    if said is None:
+        raise missing(call)
+    return json(msgspec.Raw(said.encode()))
+
+
+async def worker_is_draining(call: Call) -> web.StreamResponse:
+    """Answer whether the worker that runs a job is about to stop."""
+    brief = await _brief(call)
+    return json(bool(brief.worker_draining))
+
+
+async def position(call: Call) -> web.StreamResponse:
+    """Answer the place in the workspace's line of a job that was due at this time."""
+    try:
+        due_ms = int(call.params["scheduled_for"])
+    except ValueError:
+        due_ms = -1
+    if not 0 <= due_ms <= _LAST_MS:
+        raise BadRequest("The time in the path must be milliseconds since 1970.")
+    due_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=due_ms)
+    return json(Position(position=await store.position(call.ctx.database, call.workspace, due_at)))
+
+
+async def db_clock(call: Call) -> web.StreamResponse:
+    """Answer the database's time in milliseconds since 1970."""
+    return json(await store.clock(call.ctx.database))
+
+
+async def _job(call: Call, *, with_logs: bool, with_code: bool) -> Job:
+    found = await store.job(
+        call.ctx.database, call.workspace, job_id_of(call), call.viewer, with_logs=with_logs, with_code=with_code
+    )
+    if found is None:
+        raise missing(call)
+    return found
+
+
+async def _brief(call: Call) -> store.Brief:
+    found = await store.brief(call.ctx.database, call.workspace, job_id_of(call), call.viewer)
+    if found is None:
+        raise missing(call)
+    return found
+
+
+async def _result(call: Call) -> store.Result:
+    found = await store.result(call.ctx.database, call.workspace, job_id_of(call), call.viewer)
+    if found is None:
+        raise missing(call)
+    return found
+
+
+async def _progress(call: Call, *, log_offset: int, with_logs: bool) -> store.Progress:
+    found = await store.progress(
+        call.ctx.database, call.workspace, job_id_of(call), call.viewer, log_offset=log_offset, with_logs=with_logs
+    )
+    if found is None:
+        raise missing(call)
+    return found
+
+
+def _unfinished(call: Call) -> NotFound:
+    return NotFound(f"The job {call.params['id']} has not ended yet.")

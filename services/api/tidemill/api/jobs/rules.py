@@ -1,0 +1,297 @@
+"""What a job becomes out of a script and a request, what a list is to hold, and what is new to a follower. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tidemill.api.http.errors import BadRequest, HttpError, Unprocessable
+from tidemill.api.http.route import Refused, Viewer
+from tidemill.api.jobs import tags
+from tidemill.api.jobs.schemas import JobUpdate, ListQuery, Preview, RequestQuery, RunQuery, UpdateQuery
+from tidemill.api.scripts import paths
+from tidemill.shared.script import JobKind, Language, Outcome
+
+RUN_TOLERATES: Mapping[str, str] = {"root_job": "the root follows from parent_job"}
+RUN_REFUSES: Mapping[str, Refused] = {
+    "cache_ttl": Refused(reason="results are not cached yet"),
+    "retry": Refused(reason="jobs are not tried again by themselves yet"),
+    "skip_preprocessor": Refused(reason="preprocessors are not run yet"),
+    "memory_id": Refused(reason="it is for flows with a conversation, which are not there yet"),
+    "poll_delay_ms": Refused(reason="nothing is polled"),
+}
+PREVIEW_TOLERATES: Mapping[str, str] = {**RUN_TOLERATES}
+PREVIEW_REFUSES: Mapping[str, Refused] = {
+    **RUN_REFUSES,
+    "lock": Refused(reason="a preview runs with what is installed; locked dependencies are not supported yet"),
+    "modules": Refused(reason="scripts of more than one file are not supported yet"),
+    "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
+    "flow_path": Refused(reason="there are no flows yet"),
+    "script_hash": Refused(reason="run a deployed version by its hash instead"),
+    "dedicated_worker": Refused(reason="no worker can be dedicated to one script yet"),
+    "format": Refused(reason="bundles are not supported yet"),
+}
+_NOT_SEARCHED = Refused(reason="jobs can't be searched by it yet")
+LIST_REFUSES: Mapping[str, Refused] = {
+    "all_workspaces": Refused(reason="jobs are listed one workspace at a time"),
+    "allow_wildcards": Refused(reason="use script_path_start"),
+    "args": _NOT_SEARCHED,
+    "result": _NOT_SEARCHED,
+    "broad_filter": _NOT_SEARCHED,
+    "resolved": _NOT_SEARCHED,
+    "concurrency_key": _NOT_SEARCHED,
+    "excludes_entrypoint_override": _NOT_SEARCHED,
+    "schedule_path": Refused(reason="there are no schedules yet"),
+    "trigger_path": Refused(reason="there are no triggers yet"),
+    "created_before_queue": Refused(reason="use created_before"),
+    "created_after_queue": Refused(reason="use created_after"),
+    "created_or_started_before": Refused(reason="use created_before or started_before"),
+    "created_or_started_after": Refused(reason="use created_after or started_after"),
+    "created_or_started_after_completed_jobs": Refused(reason="use created_after or started_after"),
+}
+LIST_TOLERATES: Mapping[str, str] = {
+    "is_not_schedule": "no job comes from a schedule yet",
+    "order_desc": "the newest come first, always",
+}
+
+_UNFINISHED = ("running", "suspended", "scheduled_for_before_now")
+_FINISHED = ("success", "status", "is_skipped", "label", "completed_before", "completed_after")
+_WAITING = ("scheduled", "blocked", "queued")
+
+
+class NoResultInTime(HttpError):
+    """The job did not end in time and was canceled."""
+
+    status = 504
+
+
+class LineTooLong(HttpError):
+    """More jobs wait than the parameter queue_limit allows."""
+
+    status = 429
+
+
+class Runnable(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be run: a version of a script, or code that came with the request."""
+
+    kind: JobKind
+    language: str
+    path: str | None = None
+    hash: str | None = None
+    code: str | None = None
+    tag: str | None = None
+    envs: Sequence[str] = ()
+    timeout_s: int | None = None
+    concurrent_limit: int | None = None
+    concurrency_key: str | None = None
+    priority: int | None = None
+    visible_to_runner_only: bool = False
+
+
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of `queue.job_request`, to be sent as JSON."""
+
+    id: UUID
+    workspace_id: str
+    kind: JobKind
+    language: str
+    tag: str
+    created_by: str
+    permissioned_as: str
+    email: str
+    permissions: dict[str, Any]
+    chosen_id: bool = False
+    path: str | None = None
+    hash: str | None = None
+    code: str | None = None
+    priority: int | None = None
+    envs: Sequence[str] = ()
+    timeout_s: int | None = None
+    limit_key: str | None = None
+    limit_ceiling: int | None = None
+    due_at: datetime | None = None
+    due_in_ms: int | None = None
+    parent_job: UUID | None = None
+    trigger_kind: str | None = None
+    visible_to_owner: bool = True
+    reply_to: str | None = None
+    traceparent: str | None = None
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list is to hold: `finished` is None where both kinds are, and `nothing` where the filters exclude all."""
+
+    finished: bool | None = None
+    states: Sequence[str] | None = None
+    outcomes: Sequence[str] | None = None
+    nothing: bool = False
+
+
+def preview(body: Preview) -> Runnable:
+    """Return what a preview runs; raises BadRequest or Unprocessable, naming the field."""
+    if body.language not in list(Language):
+        raise Unprocessable(
+            f"The language {body.language!r} is not run by this version, which runs {', '.join(Language)}."
+        )
+    if body.kind not in (None, "", "code"):
+        raise Unprocessable(f"The kind {body.kind!r} is not supported: only code is.")
+    path = body.path or None
+    if path is not None and (wrong := paths.why_not(path)) is not None:
+        raise BadRequest(f"The path {wrong}.")
+    return Runnable(kind=JobKind.PREVIEW, language=body.language, path=path, code=body.content, tag=body.tag)
+
+
+def request(
+    runnable: Runnable,
+    query: RequestQuery,
+    args: str,
+    viewer: Viewer,
+    workspace: str,
+    job_id: UUID,
+    *,
+    reply_to: str | None = None,
+    traceparent: str | None = None,
+) -> JobRequest:
+    """Return the job to ask for; raises BadRequest, naming the parameter."""
+    limited = runnable.concurrent_limit
+    due_at, due_in_ms = _due(query) if isinstance(query, RunQuery) else (None, None)
+    return JobRequest(
+        id=job_id,
+        chosen_id=query.job_id is not None,
+        workspace_id=workspace,
+        kind=runnable.kind,
+        path=runnable.path,
+        hash=runnable.hash,
+        language=runnable.language,
+        code=runnable.code,
+        tag=_tag(query.tag or runnable.tag or runnable.language, workspace, args),
+        priority=runnable.priority,
+        envs=list(runnable.envs),
+        timeout_s=query.timeout or runnable.timeout_s,
+        limit_key=tags.limit_key(runnable.concurrency_key, workspace, runnable.path, args) if limited else None,
+        limit_ceiling=limited,
+        due_at=due_at,
+        due_in_ms=due_in_ms,
+        parent_job=query.parent_job,
+        trigger_kind="webhook" if runnable.kind is JobKind.SCRIPT and viewer.job_id is None else None,
+        visible_to_owner=not (query.invisible_to_owner or runnable.visible_to_runner_only),
+        created_by=viewer.username,
+        permissioned_as=viewer.permissioned_as,
+        email=viewer.email,
+        permissions=viewer.permissions(),
+        reply_to=reply_to,
+        traceparent=traceparent,
+    )
+
+
+def listing(query: ListQuery, *, finished: bool | None = None) -> Listing:
+    """Return what the filters ask for; `finished` is what the route itself restricts them to."""
+    wants_unfinished = any(getattr(query, name) is not None for name in _UNFINISHED)
+    wants_finished = any(getattr(query, name) is not None for name in _FINISHED)
+    if wants_unfinished:
+        if wants_finished or finished is True:
+            return Listing(nothing=True)
+        finished = False
+    if wants_finished:
+        if finished is False:
+            return Listing(nothing=True)
+        finished = True
+    states, outcomes = _states(query), _outcomes(query)
+    # There are no flows yet, so no job is a step of one.
+    nothing = bool(query.is_flow_step) or states == [] or outcomes == []
+    return Listing(finished=finished, states=states, outcomes=outcomes, nothing=nothing)
+
+
+def one_of(text: str | None, name: str) -> Sequence[str] | None:
+    """Return the values of a comma list; raises Unprocessable for a negation."""
+    if text is None:
+        return None
+    values = [each.strip() for each in text.split(",") if each.strip()]
+    if any(each.startswith("!") for each in values):
+        raise Unprocessable(f"The parameter {name} is not supported with a negation.")
+    return values or None
+
+
+def update(
+    query: UpdateQuery,
+    state: str,
+    outcome: str | None,
+    tail: str,
+    tail_from: int,
+    units: int,
+    memory_peak_kb: int | None,
+) -> tuple[JobUpdate, bool]:
+    """Return what a follower is told, and whether any of it is new to them.
+
+    `tail` is the log from the unit `tail_from` on, which lies at or before the follower's own offset.
+    """
+    completed = outcome is not None
+    running = state == "running"
+    new_logs = "" if query.no_logs else beyond(tail, query.log_offset - tail_from)
+    said = JobUpdate(
+        running=running,
+        completed=completed,
+        new_logs=new_logs or msgspec.UNSET,
+        log_offset=msgspec.UNSET if query.no_logs else units,
+        mem_peak=msgspec.UNSET if memory_peak_kb is None else memory_peak_kb,
+    )
+    return said, completed or running != query.running or bool(new_logs)
+
+
+def beyond(text: str, units: int) -> str:
+    """Return the text without its first UTF-16 code units; a character cut in half stays whole."""
+    if units <= 0:
+        return text
+    if text.isascii():
+        return text[units:]
+    seen = 0
+    for at, character in enumerate(text):
+        if seen >= units:
+            return text[at:]
+        seen += 1 if ord(character) < 0x10000 else 2
+        if seen > units:
+            return text[at:]
+    return ""
+
+
+def _tag(template: str, workspace: str, args: str) -> str:
+    tag = tags.fill(template, workspace, args)
+    if (wrong := tags.why_not(tag)) is not None:
+        raise BadRequest(f"The tag {wrong}.")
+    return tag
+
+
+def _due(query: RunQuery) -> tuple[datetime | None, int | None]:
+    if query.scheduled_for is not None and query.scheduled_in_secs is not None:
+        raise BadRequest("The parameters scheduled_for and scheduled_in_secs exclude each other.")
+    return query.scheduled_for, None if query.scheduled_in_secs is None else query.scheduled_in_secs * 1000
+
+
+def _states(query: ListQuery) -> Sequence[str] | None:
+    wanted: set[str] | None = None
+    for given, states in ((query.running, ("running",)), (query.suspended, ("suspended",))):
+        if given is not None:
+            fitting = set(states) if given else {*_WAITING, "running", "suspended"} - set(states)
+            wanted = fitting if wanted is None else wanted & fitting
+    return None if wanted is None else sorted(wanted)
+
+
+def _outcomes(query: ListQuery) -> Sequence[str] | None:
+    wanted: set[str] | None = None
+    asked: list[set[str]] = []
+    if query.success is not None:
+        # A skipped job has not failed, as the field `success` of a job says too.
+        well = {Outcome.SUCCESS.value, Outcome.SKIPPED.value}
+        asked.append(well if query.success else {each.value for each in Outcome} - well)
+    if query.is_skipped is not None:
+        skipped = {Outcome.SKIPPED.value}
+        asked.append(skipped if query.is_skipped else {each.value for each in Outcome} - skipped)
+    if (statuses := one_of(query.status, "status")) is not None:
+        if unknown := set(statuses) - {each.value for each in Outcome}:
+            raise BadRequest(f"The parameter status knows {', '.join(Outcome)}, not {', '.join(sorted(unknown))}.")
+        asked.append(set(statuses))
+    for fitting in asked:
+        wanted = fitting if wanted is None else wanted & fitting
+    return None if wanted is None else sorted(wanted)

@@ -1,0 +1,146 @@
+"""Requesting jobs, and waiting for their results."""
+
+import asyncio
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from tidemill.api.http.answer import json, text
+from tidemill.api.http.errors import NotFound
+from tidemill.api.http.route import Call
+from tidemill.api.jobs import args as arguments
+from tidemill.api.jobs import cancel, rules, store
+from tidemill.api.jobs.ports import Ended
+from tidemill.api.jobs.rules import LineTooLong, NoResultInTime, Runnable
+from tidemill.api.jobs.schemas import Preview, RequestQuery, WaitQuery
+from tidemill.chassis.outbox import to_say
+from tidemill.chassis.telemetry import current_traceparent
+from tidemill.shared.ids import new_job_id
+
+
+async def path(call: Call) -> web.StreamResponse:
+    """Request a job of the head of a path and answer its id."""
+    args = await _args(call)
+    return await _id_of(call, await _by_path(call), args)
+
+
+async def version(call: Call) -> web.StreamResponse:
+    """Request a job of one version and answer its id."""
+    args = await _args(call)
+    return await _id_of(call, await _by_hash(call), args)
+
+
+async def preview(call: Call) -> web.StreamResponse:
+    """Request a job of the code in the body and answer its id."""
+    body: Preview = call.body
+    return await _id_of(call, rules.preview(body), _args_of(call, body))
+
+
+async def wait_for_path(call: Call) -> web.StreamResponse:
+    """Run the head of a path and answer its result."""
+    args = await _args(call)
+    return await _result_of(call, await _by_path(call), args)
+
+
+async def wait_for_version(call: Call) -> web.StreamResponse:
+    """Run one version and answer its result."""
+    args = await _args(call)
+    return await _result_of(call, await _by_hash(call), args)
+
+
+async def wait_for_preview(call: Call) -> web.StreamResponse:
+    """Run the code in the body and answer its result."""
+    body: Preview = call.body
+    return await _result_of(call, rules.preview(body), _args_of(call, body))
+
+
+async def _by_path(call: Call) -> Runnable:
+    script = await store.script_by_path(call.ctx.database, call.workspace, call.params["path"], call.viewer)
+    if script is None:
+        raise NotFound(f"There is no script at {call.params['path']}.")
+    return script
+
+
+async def _by_hash(call: Call) -> Runnable:
+    script = await store.script_by_hash(call.ctx.database, call.workspace, call.params["hash"], call.viewer)
+    if script is None:
+        raise NotFound(f"There is no version {call.params['hash']}.")
+    return script
+
+
+async def _args(call: Call) -> str:
+    query: WaitQuery = call.query
+    if call.request.method == "GET":
+        args = arguments.from_payload(query.payload)
+    else:
+        named = "Content-Type" in call.request.headers
+        args = arguments.from_body(
+            call.request.content_type.lower() if named else "",
+            call.request.charset,
+            await call.raw_body(),
+            wrap=query.wrap_body,
+            raw=query.raw,
+        )
+    return _with_extras(call, args)
+
+
+def _args_of(call: Call, body: Preview) -> str:
+    written = bytes(body.args)
+    return _with_extras(call, arguments.NONE if written == b"null" else arguments.from_json(written))
+
+
+def _with_extras(call: Call, args: str) -> str:
+    query: RequestQuery = call.query
+    headers = arguments.from_headers(query.include_header, call.request.headers)
+    return arguments.with_more(args, {**headers, **arguments.from_query(query.include_query, call.request.query)})
+
+
+async def _id_of(call: Call, runnable: Runnable, args: str) -> web.StreamResponse:
+    query: RequestQuery = call.query
+    job_id = query.job_id or new_job_id()
+    await _request(call, runnable, args, job_id)
+    return text(str(job_id), status=201)
+
+
+async def _result_of(call: Call, runnable: Runnable, args: str) -> web.StreamResponse:
+    query: RequestQuery = call.query
+    job_id = query.job_id or new_job_id()
+    patience = call.ctx.settings.wait_result_timeout
+    # Registered first: the job may have ended before its request is answered.
+    with call.ctx.waiters.expect(job_id) as answer:
+        try:
+            await _request(call, runnable, args, job_id, reply_to=call.ctx.waiters.replica)
+            async with asyncio.timeout(patience.total_seconds()):
+                ended: Ended = await answer
+        except TimeoutError:
+            reason = f"no result within {patience.total_seconds():g} s"
+            await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
+            raise NoResultInTime(f"The job {job_id} was canceled: {reason}.") from None
+        except asyncio.CancelledError:
+            reason = "the caller that waited for its result has gone"
+            await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
+            raise
+    return json(msgspec.Raw(ended.result.encode()))
+
+
+async def _request(call: Call, runnable: Runnable, args: str, job_id: UUID, *, reply_to: str | None = None) -> None:
+    query: RequestQuery = call.query
+    ctx = call.ctx
+    if query.queue_limit is not None:
+        waiting = await store.count_waiting(ctx.database, call.workspace, query.queue_limit + 1)
+        if waiting > query.queue_limit:
+            raise LineTooLong(f"More than {query.queue_limit} jobs wait, the queue_limit of this request.")
+    job = rules.request(
+        runnable,
+        query,
+        args,
+        call.viewer,
+        call.workspace,
+        job_id,
+        reply_to=reply_to,
+        traceparent=current_traceparent(),
+    )
+    what = runnable.path or runnable.hash or "preview"
+    audit = call.audit("Execute", what, {"tag": job.tag}, span=str(job_id))
+    ctx.outbox.publish_soon(await store.request(ctx.database, job, args, to_say([audit])))

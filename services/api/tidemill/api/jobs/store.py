@@ -1,0 +1,271 @@
+"""Jobs in the database: the queue's functions and views, and the scripts that become jobs."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from asyncpg import PostgresError
+from asyncpg.exceptions import InvalidTextRepresentationError
+from msgspec import UNSET
+
+from tidemill.api.http.errors import BadRequest, Conflict
+from tidemill.api.http.route import Viewer
+from tidemill.api.jobs.ports import Ended
+from tidemill.api.jobs.rules import JobRequest, Listing, Runnable, one_of
+from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob
+from tidemill.chassis.database import Executor, sqlstate
+from tidemill.chassis.sql import load
+from tidemill.shared.script import JobKind, Outcome
+
+QUERIES = load(__package__, "queries.sql")
+
+_REFUSALS: Mapping[str, tuple[type[BadRequest] | type[Conflict], str]] = {
+    "TM001": (BadRequest, "The job_id is taken."),
+    "TM002": (BadRequest, "The parent_job does not exist in this workspace."),
+    "TM003": (Conflict, "The parent_job belongs to a job that is being canceled."),
+}
+"""What the queue answers to a request that it does not take."""
+
+
+class Canceled(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of canceling: `canceled`, `requested`, `finished` or `unknown`, and who has to hear of it."""
+
+    answer: str
+    worker_run: UUID | None
+    reply_to: str | None
+    said: str | None
+
+
+class Brief(msgspec.Struct, frozen=True, kw_only=True):
+    """The least of a job that a viewer may see."""
+
+    state: str
+    outcome: str | None
+    root_job: UUID | None
+    worker_draining: bool | None
+    may_cancel: bool
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's end, where it has one; `result` is JSON text."""
+
+    state: str
+    outcome: str | None
+    result: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a job is, and its log from some chunk on."""
+
+    state: str
+    outcome: str | None
+    memory_peak_kb: int | None
+    tail: str
+    tail_from: int
+    units: int
+
+
+async def script_by_path(db: Executor, workspace: str, path: str, viewer: Viewer) -> Runnable | None:
+    """Return the head of a path, ready to run."""
+    return _runnable(await db.fetchrow(QUERIES.script_by_path, workspace, path, viewer.username, viewer.is_admin))
+
+
+async def script_by_hash(db: Executor, workspace: str, version: str, viewer: Viewer) -> Runnable | None:
+    """Return one version, ready to run."""
+    return _runnable(await db.fetchrow(QUERIES.script_by_hash, workspace, version, viewer.username, viewer.is_admin))
+
+
+async def request(db: Executor, job: JobRequest, args: str, also: str) -> str:
+    """Ask for a job and return what was said with it, to be published; raises BadRequest or Conflict."""
+    try:
+        said: str = await db.fetchval(QUERIES.request, msgspec.json.encode(job).decode(), args, also)
+    except InvalidTextRepresentationError as error:
+        raise BadRequest("The arguments are not valid JSON.") from error
+    except PostgresError as error:
+        if (refusal := _REFUSALS.get(sqlstate(error))) is None:
+            raise
+        kind, sentence = refusal
+        raise kind(sentence) from error
+    return said
+
+
+async def count_waiting(db: Executor, workspace: str, most: int) -> int:
+    """Return how many jobs of the workspace wait for a worker or a limit, counted up to `most`."""
+    count: int = await db.fetchval(QUERIES.count_waiting, workspace, most)
+    return count
+
+
+async def ended(db: Executor, ids: Sequence[UUID]) -> Mapping[UUID, Ended]:
+    """Return those of the jobs that have ended."""
+    return {
+        row["id"]: Ended(outcome=Outcome(row["outcome"]), result=row["result"] or "null")
+        for row in await db.fetch(QUERIES.ended, list(ids))
+    }
+
+
+async def job(
+    db: Executor, workspace: str, job_id: UUID, viewer: Viewer, *, with_logs: bool, with_code: bool
+) -> Job | None:
+    """Return a job, or None when there is none that the viewer may see."""
+    row = await db.fetchrow(QUERIES.read, workspace, job_id, viewer.username, viewer.is_admin, with_logs, with_code)
+    if row is None:
+        return None
+    more: dict[str, Any] = {"args": msgspec.Raw(row["args"].encode()), "raw_code": _or_unset(row["code"])}
+    if with_logs:
+        more["logs"] = row["logs"] or ""
+    if row["outcome"] is not None:
+        more["result"] = msgspec.Raw((row["result"] or "null").encode())
+    return _job(row, more)
+
+
+async def brief(db: Executor, workspace: str, job_id: UUID, viewer: Viewer) -> Brief | None:
+    """Return the least of a job, or None when there is none that the viewer may see."""
+    row = await db.fetchrow(QUERIES.read_brief, workspace, job_id, viewer.username, viewer.is_admin)
+    return None if row is None else Brief(**row)
+
+
+async def result(db: Executor, workspace: str, job_id: UUID, viewer: Viewer) -> Result | None:
+    """Return how far a job is and how it ended, or None when there is none that the viewer may see."""
+    row = await db.fetchrow(QUERIES.read_result, workspace, job_id, viewer.username, viewer.is_admin)
+    return None if row is None else Result(**row)
+
+
+async def progress(
+    db: Executor, workspace: str, job_id: UUID, viewer: Viewer, *, log_offset: int, with_logs: bool
+) -> Progress | None:
+    """Return where a job is with its log beyond an offset, or None when there is none that the viewer may see."""
+    row = await db.fetchrow(
+        QUERIES.read_update, workspace, job_id, viewer.username, viewer.is_admin, log_offset, with_logs
+    )
+    if row is None:
+        return None
+    return Progress(**{**row, "tail_from": int(row["tail_from"]), "units": int(row["units"])})
+
+
+async def cancel(
+    db: Executor, workspace: str, job_id: UUID, by: str, reason: str | None, *, force: bool, also: str | None
+) -> Canceled:
+    """Cancel a job, with what else is to be said when that changes something."""
+    row = await db.fetchrow(QUERIES.cancel, workspace, job_id, by, reason, force, also)
+    assert row is not None
+    return Canceled(**row)
+
+
+async def explain(db: Executor, workspace: str, job_id: UUID) -> str | None:
+    """Return, as JSON text, why a job is where it is."""
+    said: str | None = await db.fetchval(QUERIES.explain, workspace, job_id)
+    return said
+
+
+async def position(db: Executor, workspace: str, due_at: datetime) -> int:
+    """Return the place in the workspace's line, from 1, of a job that was due then."""
+    place: int = await db.fetchval(QUERIES.position, workspace, due_at)
+    return place
+
+
+async def clock(db: Executor) -> int:
+    """Return the database's time in milliseconds since 1970."""
+    now: int = await db.fetchval(QUERIES.clock)
+    return now
+
+
+async def listing(db: Executor, workspace: str, query: ListQuery, wanted: Listing, viewer: Viewer) -> list[Job]:
+    """Return one page of the jobs that fit, newest first, without what may be large."""
+    if wanted.nothing:
+        return []
+    common = (
+        workspace,
+        viewer.username,
+        viewer.is_admin,
+        query.per_page,
+        query.offset,
+        one_of(query.created_by, "created_by"),
+        one_of(query.script_path_exact, "script_path_exact"),
+        query.script_path_start or None,
+        one_of(query.script_hash, "script_hash"),
+        one_of(query.job_kinds, "job_kinds"),
+        one_of(query.tag, "tag"),
+        one_of(query.worker, "worker"),
+        one_of(query.trigger_kind, "trigger_kind"),
+        query.parent_job,
+        query.has_null_parent,
+    )
+    times = (query.started_before, query.started_after, query.created_before, query.created_after)
+    if wanted.finished is False:
+        rows = await db.fetch(QUERIES.list_unfinished, *common, wanted.states, query.scheduled_for_before_now, *times)
+    else:
+        rows = await db.fetch(
+            QUERIES.list_any,
+            *common,
+            *times,
+            wanted.finished,
+            wanted.outcomes,
+            query.completed_before,
+            query.completed_after,
+            query.label or None,
+        )
+    return [_job(row, {}) for row in rows]
+
+
+def _runnable(row: asyncpg.Record | None) -> Runnable | None:
+    return None if row is None else Runnable(kind=JobKind.SCRIPT, **row)
+
+
+def _job(row: asyncpg.Record, more: Mapping[str, Any]) -> Job:
+    canceled = row["outcome"] == Outcome.CANCELED or (row["outcome"] is None and row["canceled_by"] is not None)
+    common: dict[str, Any] = {
+        **more,
+        "id": row["id"],
+        "workspace_id": row["workspace_id"],
+        "created_by": row["created_by"],
+        "created_at": row["created_at"],
+        "scheduled_for": row["due_at"],
+        "job_kind": row["kind"],
+        "permissioned_as": row["permissioned_as"],
+        "email": row["email"],
+        "visible_to_owner": row["visible_to_owner"],
+        "tag": row["tag"],
+        "language": row["language"],
+        "canceled": canceled,
+        "canceled_by": _or_unset(row["canceled_by"]) if canceled else UNSET,
+        "canceled_reason": _or_unset(row["canceled_reason"]) if canceled else UNSET,
+        "parent_job": _or_unset(row["parent_job"]),
+        "script_path": _or_unset(row["path"]),
+        "script_hash": _or_unset(row["hash"]),
+        "priority": _or_unset(row["priority"]),
+        "trigger_kind": _or_unset(row["trigger_kind"]),
+        "worker": _or_unset(row["worker"]),
+    }
+    if row["outcome"] is None:
+        return QueuedJob(
+            **common,
+            running=row["state"] == "running",
+            started_at=_or_unset(row["started_at"]),
+            last_ping=_or_unset(row["last_beat"]),
+        )
+    started_at = row["started_at"] or row["finished_at"]
+    return CompletedJob(
+        **common,
+        started_at=started_at,
+        completed_at=row["finished_at"],
+        duration_ms=millis(row["finished_at"] - started_at),
+        success=row["outcome"] in (Outcome.SUCCESS, Outcome.SKIPPED),
+        is_skipped=row["outcome"] == Outcome.SKIPPED,
+        mem_peak=_or_unset(row["memory_peak_kb"]),
+        labels=_or_unset(row["labels"]),
+    )
+
+
+def millis(span: timedelta) -> int:
+    """Return whole milliseconds."""
+    return max(0, span // timedelta(milliseconds=1))
+
+
+def _or_unset(value: Any) -> Any:
+    return value or UNSET
