@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.support.servers import Rabbit, rabbit_node
 
+from tests.support.servers import Rabbit, rabbit_node
 from tidemill.allinone.rabbitmq import RabbitMqNotFound
 
 

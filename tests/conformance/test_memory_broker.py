@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.conformance.broker_suite import BrokerSuite
 
+from tests.conformance.broker_suite import BrokerSuite
 from tidemill.chassis.memory import MemoryBroker
 
 

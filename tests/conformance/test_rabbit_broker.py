@@ -11,6 +11,7 @@ from datetime import timedelta
 import aiormq
 import pytest
 from pamqp.common import FieldTable
+
 from tests.conformance.broker_suite import (
     DEADLINE,
     TRACEPARENT,
@@ -25,7 +26,6 @@ from tests.conformance.broker_suite import (
     ticket_queue,
 )
 from tests.support.servers import Rabbit
-
 from tidemill.allinone.rabbitmq import RabbitMqNode
 from tidemill.chassis.broker import BrokerUnavailable, Fate, Outgoing
 from tidemill.chassis.rabbit import QueueType, RabbitBroker

@@ -9,7 +9,7 @@ assert answer.json["email"] == ann.email
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tidemill.api.tokens.rules import mint
 from tidemill.audit.service import SERVICE as AUDIT
 from tidemill.chassis.broker import Broker
 from tidemill.chassis.service import Frame, ServiceSpec
+from tidemill.chassis.telemetry import telemetry
 from tidemill.shared.catalog import Service
 from tidemill.shared.ids import ReplicaId
 
@@ -155,7 +156,8 @@ class Api:
         username = email.partition("@")[0]
         if workspace is not None:
             await self.look.execute(
-                "INSERT INTO platform.member (workspace_id, username, email, is_admin, operator) VALUES ($1, $2, $3, $4, $5)",
+                "INSERT INTO platform.member (workspace_id, username, email, is_admin, operator)"
+                " VALUES ($1, $2, $3, $4, $5)",
                 workspace,
                 username,
                 email,
@@ -225,11 +227,13 @@ async def an_api(urls: DatabaseUrls, home: Path, settings: Mapping[str, str] | N
     """Run an api for the block."""
     port = free_port()
     environ = {"TIDEMILL_HOME": str(home), "TIDEMILL_PORT": str(port), **(settings or {})}
-    async with (
-        queue_of(urls) as queue,
-        running(urls, AUDIT, API, settings=environ) as broker,
-        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(30)) as session,
-    ):
+    async with AsyncExitStack() as stack:
+        stack.enter_context(telemetry("api"))
+        queue = await stack.enter_async_context(queue_of(urls))
+        broker = await stack.enter_async_context(running(urls, AUDIT, API, settings=environ))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(30))
+        )
         yield Api(f"http://127.0.0.1:{port}", home, urls, broker, session, queue.look, queue)
 
 

@@ -126,7 +126,8 @@ class Written:
 
     async def add(self, email: str, operation: str, kind: str, at: str, resource: str = "") -> int:
         number: int = await self.api.look.fetchval(
-            "INSERT INTO audit.entry (event_id, workspace_id, at, username, email, operation, action_kind, resource, parameters)"
+            "INSERT INTO audit.entry"
+            " (event_id, workspace_id, at, username, email, operation, action_kind, resource, parameters)"
             " VALUES ($1, $2, $3::text::timestamptz, $4, $5, $6, $7, $8, '{}') RETURNING id",
             uuid.uuid4(),
             self.workspace,

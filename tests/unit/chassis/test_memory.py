@@ -7,9 +7,9 @@ import pytest
 
 from tests.conformance.broker_suite import Inbox, Taking, event, event_queue, fresh, standing, ticket, ticket_queue
 from tidemill.chassis import memory
-from tidemill.chassis.broker import BrokerUnavailable, Fate
+from tidemill.chassis.broker import BrokerUnavailable, Fate, Outgoing
 from tidemill.chassis.memory import MemoryBroker
-from tidemill.shared.catalog import AUDIT_EVENTS
+from tidemill.shared.catalog import AUDIT_EVENTS, Exchange
 
 SOON = timedelta(milliseconds=50)
 
@@ -115,3 +115,13 @@ async def test_a_hint_is_delivered_in_a_later_turn_of_the_loop() -> None:
         broker.hint(event(key, b"1"))
         assert taking.bodies == []
         await taking.until(lambda bodies: list(bodies) == [b"1"])
+
+
+async def test_hints_without_ids_are_told_apart() -> None:
+    broker, key, inbox = MemoryBroker(), fresh("follow"), Inbox()
+    async with standing(broker, event_queue(key), inbox):
+        for _ in range(2):
+            broker.hint(Outgoing(exchange=Exchange.EVENTS, key=key, body=b"{}", message_id=""))
+        ids = {(await inbox.next()).message_id for _ in range(2)}
+    assert len(ids) == 2
+    assert "" not in ids

@@ -118,12 +118,11 @@ def _presentable(kind: Any) -> Any:
 
 
 def _presentable_default(field: msgspec.structs.FieldInfo) -> Any:
-    raw = isinstance(field.default, msgspec.Raw)
-    return msgspec.field(
-        default=msgspec.UNSET if raw else field.default,
-        default_factory=field.default_factory,
-        name=field.encode_name,
-    )
+    if field.default_factory is not msgspec.NODEFAULT:
+        return msgspec.field(default_factory=field.default_factory, name=field.encode_name)
+    if isinstance(field.default, msgspec.Raw):
+        return msgspec.field(default=msgspec.UNSET, name=field.encode_name)
+    return msgspec.field(default=field.default, name=field.encode_name)
 
 
 def _parameter_kinds(query: type[msgspec.Struct]) -> Iterable[Any]:
