@@ -56,6 +56,9 @@ BEGIN
             WHERE f.id = v_root AND f.born = queue.locate(v_root);
         END IF;
         IF v_root_canceled THEN
+            IF EXISTS (SELECT FROM queue.job j WHERE j.id = r.id AND j.born = v_born) THEN
+                RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
+            END IF;
             RAISE EXCEPTION 'job % above it is canceled', v_root USING ERRCODE = 'TM003';
         END IF;
     END IF;

@@ -172,8 +172,13 @@ async def until_running(tidemill: Installation, job: str) -> None:
 
 
 async def until_completed(tidemill: Installation, job: str) -> Any:
-    for _ in range(100):
-        update = await tidemill.call("GET", f"/w/:w/jobs_u/getupdate/{job}", running="true", log_offset=0)
-        if update.get("completed"):
-            return await tidemill.call("GET", f"/w/:w/jobs_u/completed/get/{job}")
-    raise AssertionError("the job never completed")
+    """Follow the job as the CLI does: tell what is known, hear what is new."""
+    running = "false"
+    async with asyncio.timeout(60):
+        while True:
+            update = await tidemill.call(
+                "GET", f"/w/:w/jobs_u/getupdate/{job}", running=running, log_offset=0, no_logs="true"
+            )
+            if update.get("completed"):
+                return await tidemill.call("GET", f"/w/:w/jobs_u/completed/get/{job}")
+            running = str(update.get("running", False)).lower()

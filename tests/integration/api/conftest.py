@@ -17,24 +17,18 @@ from typing import Any
 import aiohttp
 import asyncpg
 import pytest
+from yarl import URL
 
 from tests.support.database import DatabaseUrls
 from tests.support.installation import free_port
 from tests.support.queue import Queue, queue_of
 from tests.support.services import running
 from tests.support.waiting import eventually
-from tidemill.api.app import serving
-from tidemill.api.bootstrap import make_first_admin
-from tidemill.api.context import open_context
-from tidemill.api.jobs.waiting import waiting_room
-from tidemill.api.settings import ApiSettings
+from tidemill.api.service import SERVICE as API
 from tidemill.api.tokens.rules import mint
 from tidemill.audit.service import SERVICE as AUDIT
 from tidemill.chassis.broker import Broker
-from tidemill.chassis.service import Frame, ServiceSpec
 from tidemill.chassis.telemetry import telemetry
-from tidemill.shared.catalog import Service
-from tidemill.shared.ids import ReplicaId
 
 ADMIN_EMAIL = "admin@tidemill.local"
 
@@ -74,7 +68,7 @@ class Client:
         path: str,
         body: Any = None,
         *,
-        data: bytes | str | None = None,
+        data: Any = None,
         headers: Mapping[str, str] | None = None,
         query: Any = None,
     ) -> Answer:
@@ -86,7 +80,7 @@ class Client:
             data = json.dumps(body)
             sent.setdefault("Content-Type", "application/json")
         # Encoded already: what a test writes is what is sent.
-        url = aiohttp.client.URL(f"{self.url}/api{path}", encoded=True)
+        url = URL(f"{self.url}/api{path}", encoded=True)
         async with self.session.request(
             method,
             url,
@@ -203,23 +197,6 @@ class Api:
             return await self.look.fetch(f"SELECT * FROM audit.entry WHERE {where} ORDER BY id", *matching.values())
 
         return await eventually(look)
-
-
-@asynccontextmanager
-async def open_api(frame: Frame) -> AsyncIterator[None]:
-    """Start the api's parts, as its service does."""
-    settings = frame.read(ApiSettings)
-    replica = ReplicaId(secrets.token_hex(8))
-    async with (
-        waiting_room(frame.database, frame.broker, replica) as waiters,
-        open_context(frame, settings, waiters) as context,
-    ):
-        await make_first_admin(frame.database, context.passwords, settings, frame.settings.home)
-        async with serving(context):
-            yield
-
-
-API = ServiceSpec(name=Service.API, settings=ApiSettings, open=open_api)
 
 
 @asynccontextmanager

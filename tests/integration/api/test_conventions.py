@@ -5,13 +5,14 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
-from tests.integration.api.conftest import Api, Client, an_api
+from tests.integration.api.conftest import Answer, Api, Client, an_api
 from tests.support.database import DatabaseUrls
 from tests.support.waiting import eventually
 from tidemill.api import app as app_module
@@ -80,7 +81,7 @@ def may(route: Route, role: str) -> bool:
 async def test_every_route_lets_in_exactly_whom_its_policy_names(api: Api, workspace: str, route: Route) -> None:
     async def status(role: str) -> int:
         who = await somebody(api, role, workspace)
-        body = {} if route.method == "POST" else None
+        body: Any = {} if route.method == "POST" else None
         return (await who.call(route.method, a_path(route, workspace), body)).status
 
     statuses = dict(zip(ROLES, await asyncio.gather(*(status(role) for role in ROLES)), strict=True))
@@ -221,7 +222,7 @@ async def test_a_body_beyond_the_limit_is_not_read(own_database_urls: DatabaseUr
             for _ in range(100):
                 yield b" " * 1000
 
-        chunked = await ann.post("/workspaces/exists", data=chunks())  # type: ignore[arg-type]  # a stream of unknown length
+        chunked = await ann.post("/workspaces/exists", data=chunks())
         assert chunked.status == 413
 
 
@@ -378,7 +379,7 @@ async def test_every_change_says_exactly_one_audit_event(api: Api) -> None:
         return await count()
 
     token = (await admin.post("/users/tokens/create", {})).text
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[Answer]]] = {
         "users.login": lambda: api.nobody.post("/auth/login", {"email": admin.email, "password": api.password}),
         "users.login_failure": lambda: api.nobody.post("/auth/login", {"email": admin.email, "password": "wrong"}),
         "workspaces.create": lambda: admin.post("/workspaces/create", {"id": name, "name": name}),

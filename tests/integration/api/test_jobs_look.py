@@ -375,4 +375,5 @@ async def test_filters_that_are_not_there_are_refused_and_not_ignored(api: House
             assert name in (await api.get("ann", path, status=422, **{name: value})).text
         await api.get("ann", path, status=422, job_kinds="!script")
         await api.get("ann", path, status=400, per_page=0)
+        await api.get("ann", path, status=400, created_after="0001-01-01T00:00:00+10:00")
         await api.get("ann", path, allow_wildcards="false")

@@ -13,9 +13,12 @@ import pytest
 from tests.support.database import DatabaseUrls
 from tests.support.house import House, Reply, house
 from tests.support.queue import Claim
+from tests.support.servers import Rabbit
 from tests.support.waiting import eventually
 from tidemill.chassis.database import Database
-from tidemill.shared.messages import JobAnswered
+from tidemill.chassis.rabbit import RabbitBroker
+from tidemill.shared.messages import JobAnswered, JobProgressed
+from tidemill.shared.messages.jobs import Progress
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,7 @@ async def test_a_job_waits_for_its_time(api: House) -> None:
     assert datetime.fromisoformat((await api.get("ann", f"jobs_u/get/{at}")).json["scheduled_for"]) == later
     await api.post("ann", "jobs/run/p/u/ann/s", {}, status=400, scheduled_for=later.isoformat(), scheduled_in_secs=1)
     await api.post("ann", "jobs/run/p/u/ann/s", {}, status=400, scheduled_in_secs=-1)
+    await api.post("ann", "jobs/run/p/u/ann/s", {}, status=400, scheduled_for="9999-12-31T23:59:59-10:00")
 
 
 @pytest.mark.parametrize("chosen", [uuid.uuid4(), uuid.UUID(int=0), uuid.uuid1()])
@@ -317,6 +321,39 @@ async def test_many_wait_at_once(api: House) -> None:
         api.hint(JobAnswered(job_id=claim.job_id), replica=claim.row["reply_to"])
     assert [reply.json for reply in await waiting] == list(range(50))
     assert api.waiters.count == 0
+
+
+@pytest.mark.slow
+async def test_answers_and_progress_come_by_rabbitmq(own_database_urls: DatabaseUrls, rabbit: Rabbit) -> None:
+    async with RabbitBroker(rabbit.url, name="house") as broker, house(own_database_urls, broker=broker) as api:
+        await api.person("ann")
+        await api.script("u/ann/s")
+        await api.queue.start_worker()
+        assert await eventually(lambda: _bound(api))
+        reply, claim = await asyncio.gather(
+            api.post("ann", "jobs/run_wait_result/p/u/ann/s", {}), answer_next(api, {"by": "rabbit"})
+        )
+        assert reply.json == {"by": "rabbit"}
+        job_id = await api.run("u/ann/s")
+        following = asyncio.create_task(api.get("ann", f"jobs_u/getupdate/{job_id}"))
+        claim = await api.queue.claimed("python3")
+
+        async def woken() -> bool:
+            api.hint(JobProgressed(job_id=claim.job_id, what=Progress.STARTED))
+            return following.done()
+
+        await eventually(woken, pause=0.05)
+        assert (await following).json["running"]
+
+
+async def _bound(api: House) -> bool:
+    """Tell whether a message for this replica arrives, by saying one that a waiter hears."""
+    job_id = await api.preview()
+    await api.post("ann", f"jobs_u/queue/cancel/{job_id}", {})
+    with api.waiters.expect(job_id) as answer:
+        api.hint(JobAnswered(job_id=job_id), replica=api.waiters.replica)
+        await asyncio.wait([answer], timeout=0.5)
+        return answer.done()
 
 
 async def _newest(api: House) -> uuid.UUID:

@@ -179,6 +179,16 @@ async def test_nothing_new_starts_below_a_root_that_is_canceled(queue: Queue, fo
     assert refused.value.sqlstate == ROOT_CANCELED
 
 
+async def test_a_child_whose_answer_was_lost_is_not_refused_afterwards(queue: Queue) -> None:
+    root = await queue.request(a_job())
+    child = a_job(parent_job=root)
+    await queue.request(child)
+    await queue.cancel(root)
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await queue.request(child)
+    assert refused.value.sqlstate == TAKEN
+
+
 async def test_a_child_that_waited_for_its_roots_cancellation_is_refused(queue: Queue) -> None:
     root = await queue.request(a_job())
     async with queue.look.acquire() as connection, connection.transaction():

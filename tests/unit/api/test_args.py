@@ -107,6 +107,20 @@ def test_chosen_headers_and_parameters_win_over_the_body() -> None:
     assert args.with_more('{"x_event_id": 0, "n": 1.50}', more) == '{"x_event_id":"7","n":1.50,"q":"1"}'
 
 
+@pytest.mark.parametrize("name", ["Authorization", "a, COOKIE", "token"])
+def test_credentials_do_not_become_arguments(name: str) -> None:
+    with pytest.raises(BadRequest, match="include_header"):
+        args.from_headers(name, CIMultiDict())
+    with pytest.raises(BadRequest, match="include_query"):
+        args.from_query(name, MultiDict())
+
+
+@pytest.mark.parametrize("charset", ["undefined", "no-such", "base64", "utf-16-be"])
+def test_text_in_a_charset_that_does_not_fit_is_refused(charset: str) -> None:
+    with pytest.raises(BadRequest, match=charset):
+        args.from_body("text/plain", charset, b"abc")
+
+
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists)))
 def test_whatever_is_sent_comes_out(value: dict[str, object]) -> None:
     try:

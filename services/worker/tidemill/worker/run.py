@@ -30,7 +30,7 @@ from tidemill.worker.environment import variables
 from tidemill.worker.held import Halt, Holding
 from tidemill.worker.logs import Chunk, Log
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
-from tidemill.worker.sandbox.settings import ZygoteKey
+from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey
 from tidemill.worker.store import queue
 from tidemill.worker.store.queue import Answer, Claim, Report
 
@@ -82,9 +82,12 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log) -
                 on_stream=written.write,
                 cancel=holding.stop,
             )
-    except Exception as error:
-        log.exception("sandbox failed", extra={"job_id": str(claim.id)})
-        return _failed("SandboxError", f"The sandbox could not run this job: {type(error).__name__}")
+    except SandboxUnavailable as error:
+        # The job's code has not begun: it goes back into the line, where another worker may find it.
+        log.error("sandbox unavailable", extra={"job_id": str(claim.id), "error": str(error)})
+        await asyncio.sleep(_LONGEST_PAUSE.total_seconds())
+        holding.end(Halt.DRAINED)
+        return Ending(success=False, result=msgspec.Raw(b"null"), reason="canceled")
 
 
 async def _prepare(ctx: Context, claim: Claim) -> Execution:

@@ -21,6 +21,7 @@ from tidemill.api.http.errors import BadRequest, Unsupported
 
 NONE = "{}"
 _MOST_FIELDS = 10_000
+_CREDENTIALS = frozenset(("authorization", "proxy-authorization", "cookie", "token"))
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -80,13 +81,23 @@ def with_more(args: str, more: Mapping[str, str]) -> str:
 
 
 def from_headers(names: str | None, headers: MultiMapping[str]) -> Mapping[str, str]:
-    """Return the headers that a comma list names, as arguments: `X-Event-Id` becomes `x_event_id`."""
+    """Return the headers that a comma list names, as arguments: `X-Event-Id` becomes `x_event_id`.
+
+    Raises BadRequest for those that carry credentials, because arguments are kept and shown.
+    """
+    _refuse_credentials(names, "include_header")
     return {name.lower().replace("-", "_"): headers[name] for name in _split(names) if name in headers}
 
 
 def from_query(names: str | None, query: MultiMapping[str]) -> Mapping[str, str]:
-    """Return the query parameters that a comma list names, as arguments."""
+    """Return the query parameters that a comma list names, as arguments; raises BadRequest for the token."""
+    _refuse_credentials(names, "include_query")
     return {name: query[name] for name in _split(names) if name in query}
+
+
+def _refuse_credentials(names: str | None, parameter: str) -> None:
+    if kept := _CREDENTIALS.intersection(name.lower() for name in _split(names)):
+        raise BadRequest(f"The parameter {parameter} may not name {kept.pop()}: arguments are kept and shown.")
 
 
 def _split(names: str | None) -> Iterable[str]:
@@ -120,7 +131,7 @@ def _wrapped(args: str, wrap: bool) -> str:
 def _text(body: bytes, charset: str | None) -> str:
     try:
         return body.decode(charset or "utf-8")
-    except (UnicodeDecodeError, LookupError):
+    except (UnicodeError, LookupError):
         raise BadRequest(f"The body is not text in {charset or 'utf-8'}.") from None
 
 

@@ -88,35 +88,40 @@ WHERE u.workspace_id = $1 AND u.state IN ('queued', 'blocked', 'scheduled') AND 
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
 
 -- name: list_any
--- Newest first along the index (workspace, born, id), so that the first page reads little more than its rows.
+-- First which jobs, along the index (workspace, born, id), then how each of them is, by its key: the first page reads
+-- little more than its rows, whatever the planner believes. The outer filters are those on what happens later.
 -- `born` never lies before `created_at` by more than two clocks differ, so it may cut off the old end.
 SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.tag, j.priority, j.due_at, j.parent_job, j.trigger_kind,
        j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.started_at, j.finished_at,
        j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat
-FROM queue.any_job j
-WHERE j.workspace_id = $1
-  AND ($3 OR j.created_by = $2 OR j.permissioned_as = 'u/' || $2
-       OR j.visible_to_owner AND j.path IS NOT NULL AND platform.may_read(j.path, $2, $3))
-  AND ($6::text[] IS NULL OR j.created_by = ANY ($6))
-  AND ($7::text[] IS NULL OR j.path = ANY ($7))
-  AND ($8::text IS NULL OR starts_with(j.path, $8))
-  AND ($9::text[] IS NULL OR j.hash = ANY ($9))
-  AND ($10::text[] IS NULL OR j.kind = ANY ($10))
-  AND ($11::text[] IS NULL OR j.tag = ANY ($11))
-  AND ($12::text[] IS NULL OR j.worker = ANY ($12))
-  AND ($13::text[] IS NULL OR j.trigger_kind = ANY ($13))
-  AND ($14::uuid IS NULL OR j.parent_job = $14)
-  AND ($15::boolean IS NULL OR (j.parent_job IS NULL) = $15)
+FROM (
+    SELECT a.id, a.born FROM queue.any_job a
+    WHERE a.workspace_id = $1
+      AND ($3 OR a.created_by = $2 OR a.permissioned_as = 'u/' || $2
+           OR a.visible_to_owner AND a.path IS NOT NULL AND platform.may_read(a.path, $2, $3))
+      AND ($6::text[] IS NULL OR a.created_by = ANY ($6))
+      AND ($7::text[] IS NULL OR a.path = ANY ($7))
+      AND ($8::text IS NULL OR starts_with(a.path, $8))
+      AND ($9::text[] IS NULL OR a.hash = ANY ($9))
+      AND ($10::text[] IS NULL OR a.kind = ANY ($10))
+      AND ($11::text[] IS NULL OR a.tag = ANY ($11))
+      AND ($13::text[] IS NULL OR a.trigger_kind = ANY ($13))
+      AND ($14::uuid IS NULL OR a.parent_job = $14)
+      AND ($15::boolean IS NULL OR (a.parent_job IS NULL) = $15)
+      AND ($18::timestamptz IS NULL OR a.created_at < $18)
+      AND ($19::timestamptz IS NULL OR a.created_at > $19 AND a.born > $19 - interval '5 minutes')
+    ORDER BY a.born DESC, a.id DESC) k
+CROSS JOIN LATERAL (
+    SELECT * FROM queue.any_job a WHERE a.id = k.id AND a.born = k.born LIMIT 1) j
+WHERE ($12::text[] IS NULL OR j.worker = ANY ($12))
   AND ($16::timestamptz IS NULL OR j.started_at < $16)
   AND ($17::timestamptz IS NULL OR j.started_at > $17)
-  AND ($18::timestamptz IS NULL OR j.created_at < $18)
-  AND ($19::timestamptz IS NULL OR j.created_at > $19 AND j.born > $19 - interval '5 minutes')
   AND ($20::boolean IS NULL OR (j.outcome IS NOT NULL) = $20)
   AND ($21::text[] IS NULL OR j.outcome = ANY ($21))
   AND ($22::timestamptz IS NULL OR j.finished_at < $22)
   AND ($23::timestamptz IS NULL OR j.finished_at > $23)
   AND ($24::text IS NULL OR $24 = ANY (j.labels))
-ORDER BY j.born DESC, j.id DESC LIMIT $4 OFFSET $5;
+ORDER BY k.born DESC, k.id DESC LIMIT $4 OFFSET $5;
 
 -- name: list_unfinished
 -- From the hot table outwards: the few unfinished jobs may be of any day.

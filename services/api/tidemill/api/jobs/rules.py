@@ -1,7 +1,7 @@
 """What a job becomes out of a script and a request, what a list is to hold, and what is new to a follower. Pure."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -204,6 +204,14 @@ def listing(query: ListQuery, *, finished: bool | None = None) -> Listing:
     return Listing(finished=finished, states=states, outcomes=outcomes, nothing=nothing)
 
 
+def in_utc(moment: datetime | None, name: str) -> datetime | None:
+    """Return a time as UTC; raises BadRequest where that lies outside of the calendar."""
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise BadRequest(f"The parameter {name} lies outside of the calendar.") from None
+
+
 def one_of(text: str | None, name: str) -> Sequence[str] | None:
     """Return the values of a comma list; raises Unprocessable for a negation."""
     if text is None:
@@ -266,7 +274,8 @@ def _tag(template: str, workspace: str, args: str) -> str:
 def _due(query: RunQuery) -> tuple[datetime | None, int | None]:
     if query.scheduled_for is not None and query.scheduled_in_secs is not None:
         raise BadRequest("The parameters scheduled_for and scheduled_in_secs exclude each other.")
-    return query.scheduled_for, None if query.scheduled_in_secs is None else query.scheduled_in_secs * 1000
+    due_in_ms = None if query.scheduled_in_secs is None else query.scheduled_in_secs * 1000
+    return in_utc(query.scheduled_for, "scheduled_for"), due_in_ms
 
 
 def _states(query: ListQuery) -> Sequence[str] | None:

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from tidemill.api.http.errors import BadRequest, Conflict
 from tidemill.api.http.route import Viewer
 from tidemill.api.jobs.ports import Ended
-from tidemill.api.jobs.rules import JobRequest, Listing, Runnable, one_of
+from tidemill.api.jobs.rules import JobRequest, Listing, Runnable, in_utc, one_of
 from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob
 from tidemill.chassis.database import Executor, sqlstate
 from tidemill.chassis.sql import load
@@ -196,7 +196,12 @@ async def listing(db: Executor, workspace: str, query: ListQuery, wanted: Listin
         query.parent_job,
         query.has_null_parent,
     )
-    times = (query.started_before, query.started_after, query.created_before, query.created_after)
+    times = (
+        in_utc(query.started_before, "started_before"),
+        in_utc(query.started_after, "started_after"),
+        in_utc(query.created_before, "created_before"),
+        in_utc(query.created_after, "created_after"),
+    )
     if wanted.finished is False:
         rows = await db.fetch(QUERIES.list_unfinished, *common, wanted.states, query.scheduled_for_before_now, *times)
     else:
@@ -206,8 +211,8 @@ async def listing(db: Executor, workspace: str, query: ListQuery, wanted: Listin
             *times,
             wanted.finished,
             wanted.outcomes,
-            query.completed_before,
-            query.completed_after,
+            in_utc(query.completed_before, "completed_before"),
+            in_utc(query.completed_after, "completed_after"),
             query.label or None,
         )
     return [_job(row, {}) for row in rows]
