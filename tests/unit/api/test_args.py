@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, MultiDict
 
@@ -121,6 +121,7 @@ def test_text_in_a_charset_that_does_not_fit_is_refused(charset: str) -> None:
         args.from_body("text/plain", charset, b"abc")
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists)))
 def test_whatever_is_sent_comes_out(value: dict[str, object]) -> None:
     try:

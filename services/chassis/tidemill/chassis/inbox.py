@@ -5,16 +5,14 @@ again; every handler is idempotent, because every message may come twice.
 """
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
 from typing import Any
 
 from opentelemetry.trace import SpanKind
 
 from tidemill.chassis.broker import Broker, Delivery, Subscription
-from tidemill.chassis.telemetry import Metric, count, observe, span
+from tidemill.chassis.telemetry import span
 from tidemill.shared.catalog import QueueSpec
 from tidemill.shared.message import BrokenMessage, Envelope, Message, open_envelope, read
 
@@ -41,14 +39,11 @@ def listen(
         try:
             handler, message, envelope = opened(delivery.body)
         except BrokenMessage as broken:
-            count(Metric.MESSAGES_BURIED, queue=queue.name)
             log.warning("message buried", extra={"queue": queue.name, "reason": str(broken)})
             await delivery.bury(str(broken))
             return
-        began = time.monotonic()
         with span(f"process {queue.name}", kind=SpanKind.CONSUMER, parent=delivery.traceparent):
             await handler(message, envelope)
-        observe(Metric.MESSAGE_HANDLED, timedelta(seconds=time.monotonic() - began), queue=queue.name)
         await delivery.ack()
 
     return broker.subscribe(queue, handle, prefetch=prefetch)

@@ -9,6 +9,7 @@ its commit for each message would cost as much as the job itself.
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -147,10 +148,11 @@ def _is_settled(said: Said, fate: Fate) -> bool:
 
 def hint_of(message: Message, source: str, **also: str) -> Outgoing:
     """Return a message that is said once and never written down: a reply, a follower's update, a cancel."""
+    message_id = str(uuid.uuid4())
     return Outgoing(
         exchange=BY_MESSAGE[type(message)].exchange,
         key=routing_key(message, **also),
-        body=wrap(message, source),
-        message_id="",
+        body=wrap(message, source, message_id=message_id),
+        message_id=message_id,
         traceparent=current_traceparent(),
     )

@@ -65,12 +65,25 @@ class ServiceSpec:
 
 @asynccontextmanager
 async def background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run coroutines beside the block and end them with it; one that fails is a bug and ends the block."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in work]
-        yield
-        for task in tasks:
-            task.cancel()
+    """Run coroutines beside the block and end them with it; one that fails is a bug and ends the block.
+
+    What the block itself raises comes out as it is, not in a group: callers catch it by its kind.
+    """
+    raised: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+            try:
+                yield
+            except BaseException as error:
+                raised = error
+                raise
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as several:
+        if raised is not None and list(several.exceptions) == [raised]:
+            raise raised from None
+        raise
 
 
 @asynccontextmanager

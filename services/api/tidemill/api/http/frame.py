@@ -28,7 +28,7 @@ from tidemill.api.http.match import Paths
 from tidemill.api.http.route import NOBODY, Call, Route, Viewer
 from tidemill.chassis.broker import BrokerUnavailable
 from tidemill.chassis.errors import DatabaseUnavailable
-from tidemill.chassis.telemetry import Metric, current_traceparent, observe, span
+from tidemill.chassis.telemetry import Metric, count, current_traceparent, observe, span
 
 if TYPE_CHECKING:
     from tidemill.api.context import ApiContext
@@ -203,6 +203,8 @@ def _media(request: web.Request) -> str:
 
 def _note(request: web.Request, trail: _Trail, name: str, status: int, took: timedelta) -> None:
     observe(Metric.HTTP_REQUEST, took, method=request.method, route=name, status=str(status))
+    if trail.ignored:
+        count(Metric.FIELDS_IGNORED, len(trail.ignored), route=name)
     # The path alone: a query may hold a token.
     log.info(
         "request",

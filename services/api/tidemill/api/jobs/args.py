@@ -96,8 +96,9 @@ def from_query(names: str | None, query: MultiMapping[str]) -> Mapping[str, str]
 
 
 def _refuse_credentials(names: str | None, parameter: str) -> None:
-    if kept := _CREDENTIALS.intersection(name.lower() for name in _split(names)):
-        raise BadRequest(f"The parameter {parameter} may not name {kept.pop()}: arguments are kept and shown.")
+    for name in _split(names):
+        if name.lower() in _CREDENTIALS:
+            raise BadRequest(f"The parameter {parameter} may not name {name}: arguments are kept and shown.")
 
 
 def _split(names: str | None) -> Iterable[str]:

@@ -13,7 +13,7 @@ class Metric(StrEnum):
     """Every metric that a service may report."""
 
     HTTP_REQUEST = "http.server.request.duration"
-    JOBS_REQUESTED = "tidemill.jobs.requested"
+    FIELDS_IGNORED = "tidemill.http.fields_ignored"
     JOBS_FINISHED = "tidemill.jobs.finished"
     JOB_WAIT = "tidemill.job.wait"
     JOB_RUN = "tidemill.job.run"
@@ -35,8 +35,8 @@ class MetricSpec(msgspec.Struct, frozen=True):
 
 METRICS: Mapping[Metric, MetricSpec] = {
     Metric.HTTP_REQUEST: MetricSpec("histogram", "s", "HTTP requests by method, route and status"),
-    Metric.JOBS_REQUESTED: MetricSpec("counter", "{job}", "jobs requested by kind"),
-    Metric.JOBS_FINISHED: MetricSpec("counter", "{job}", "jobs finished by outcome and language"),
+    Metric.FIELDS_IGNORED: MetricSpec("counter", "{field}", "fields of requests that nobody here knows, by route"),
+    Metric.JOBS_FINISHED: MetricSpec("counter", "{job}", "jobs finished by reason and language"),
     Metric.JOB_WAIT: MetricSpec("histogram", "s", "time from a job's due time to its claim"),
     Metric.JOB_RUN: MetricSpec("histogram", "s", "time from a job's claim to its outcome"),
     Metric.JOBS_WAITING: MetricSpec("gauge", "{job}", "queued jobs by tag"),
