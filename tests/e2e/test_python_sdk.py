@@ -33,7 +33,11 @@ def main():
 
 @pytest.fixture
 def client(tidemill: Installation) -> Windmill:
-    return Windmill(base_url=tidemill.url, token=tidemill.token, workspace=tidemill.workspace)
+    return logged_in(tidemill, tidemill.token)
+
+
+def logged_in(tidemill: Installation, token: str) -> Windmill:
+    return Windmill(base_url=tidemill.url, token=token, workspace=tidemill.workspace)  # type: ignore[no-untyped-call]  # the package's constructor is untyped
 
 
 async def in_thread(work: Callable[[], Any]) -> Any:
@@ -136,7 +140,7 @@ def main():
     await ensure(tidemill, "u/admin/whoami", content)
     result = await in_thread(lambda: client.run_script_by_path("u/admin/whoami", {}, timeout=30))
     assert result["who"] == "admin"
-    late = Windmill(base_url=tidemill.url, token=result["token"], workspace=tidemill.workspace)
+    late = logged_in(tidemill, result["token"])
     with pytest.raises(Exception, match="401"):
         await in_thread(late.whoami)
 

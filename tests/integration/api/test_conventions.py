@@ -361,7 +361,8 @@ async def test_our_own_routes_refuse_what_they_do_not_know(toys: Client) -> None
 async def test_a_port_that_is_taken_refuses_the_start_by_its_name(api: Api, toys: Client) -> None:
     taken = int(api.url.rpartition(":")[2])
     context = ApiContext(
-        **dict.fromkeys(ApiContext.__dataclass_fields__) | {"settings": ApiSettings(port=taken)}  # type: ignore[arg-type]  # nothing else is asked before the port
+        **dict.fromkeys(ApiContext.__dataclass_fields__)
+        | {"settings": ApiSettings(port=taken), "closing": asyncio.Event()}  # type: ignore[arg-type]  # nothing else is asked before the port
     )
     with pytest.raises(StartRefused, match=f"TIDEMILL_PORT={taken} is taken"):
         async with serving(context, TOYS):

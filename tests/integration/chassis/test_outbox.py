@@ -8,7 +8,7 @@ import pytest
 from tests.support.database import DatabaseUrls
 from tests.support.queue import Queue, queue_of
 from tests.support.waiting import eventually
-from tidemill.chassis.broker import BrokerUnavailable, Fate, Outgoing
+from tidemill.chassis.broker import BrokerUnavailable, Delivery, Fate, Outgoing
 from tidemill.chassis.database import Database
 from tidemill.chassis.memory import MemoryBroker
 from tidemill.chassis.outbox import Outbox
@@ -47,9 +47,10 @@ async def queue(own_database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
 
 
 async def test_what_was_said_is_published_and_then_forgotten(database: Database, queue: Queue) -> None:
-    broker, heard = MemoryBroker(), []
+    broker = MemoryBroker()
+    heard: list[bytes] = []
 
-    async def hear(delivery: object) -> None:
+    async def hear(delivery: Delivery) -> None:
         heard.append(delivery.body)
         await delivery.ack()
 
@@ -68,10 +69,14 @@ async def test_what_was_said_is_published_and_then_forgotten(database: Database,
 async def test_what_was_said_in_a_transaction_that_failed_was_never_said(database: Database, queue: Queue) -> None:
     outbox = Outbox(database, MemoryBroker())
     with pytest.raises(ZeroDivisionError):
-        async with outbox.transaction() as tx:
-            await tx.say(ENTRY)
-            raise ZeroDivisionError
+        await say_and_fail(outbox)
     assert await queue.outbox() == []
+
+
+async def say_and_fail(outbox: Outbox) -> None:
+    async with outbox.transaction() as tx:
+        await tx.say(ENTRY)
+        raise ZeroDivisionError
 
 
 async def test_while_the_broker_is_away_the_row_stays(database: Database, queue: Queue) -> None:

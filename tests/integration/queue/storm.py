@@ -180,7 +180,7 @@ class Storm:
                 self._all_is_over.set()
 
     async def _watch(self) -> None:
-        """Check at each instant that no key has more holders than its ceiling, and that nobody passes without a slot."""
+        """Check at each instant that no key has more holders than its ceiling, and that nobody passes without one."""
         while not self._all_is_over.is_set():
             self.samples += 1
             for row in await self.queue.look.fetch(_HOLDERS):

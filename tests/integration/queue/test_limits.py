@@ -141,26 +141,54 @@ async def test_a_waiter_that_was_locked_when_the_slot_was_freed_is_found_by_the_
 
 
 async def test_a_tick_does_not_wait_for_a_limit_that_somebody_else_is_changing(queue: Queue) -> None:
-    await queue.request(limited(2))
-    await queue.request(limited(1))
+    await queue.request(limited())
+    waiting = await queue.request(limited())
+    await queue.look.execute("DELETE FROM queue.live_job WHERE holds_limit")
     async with queue.look.acquire() as connection, connection.transaction():
-        await connection.execute("DELETE FROM queue.live_job WHERE holds_limit")
         await connection.execute("SELECT FROM queue.limit_key FOR UPDATE")
-        await asyncio.wait_for(queue.tick(), 5)
+        await asyncio.wait_for(queue.tick(), 10)
+        assert await queue.state_of(waiting) == "blocked"
+    await queue.tick()
+    assert await queue.state_of(waiting) == "queued"
 
 
-async def test_ticks_with_due_jobs_of_many_limits_and_ends_of_others_do_not_deadlock(queue: Queue) -> None:
+async def test_a_tick_takes_the_limits_of_due_jobs_in_the_order_in_which_everybody_takes_them(queue: Queue) -> None:
+    for key in ("b", "a"):
+        await queue.request(limited(key=key, due_in_ms=3_600_000))
+        await queue.look.execute("INSERT INTO queue.limit_key VALUES ($1)", key)
+    await queue.look.execute("UPDATE queue.live_job SET due_at = now()")
+    async with queue.look.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM queue.limit_key WHERE key = 'a' FOR UPDATE")
+        tick = asyncio.create_task(queue.tick())
+        await queue.until_somebody_waits()
+        # Had the tick taken `b` before `a`, the two would now wait for each other.
+        await connection.execute("SELECT FROM queue.limit_key WHERE key = 'b' FOR UPDATE")
+    assert (await tick).dispatched == 2
+
+
+async def test_a_tick_that_gives_up_holders_of_many_limits_waits_for_none_of_them(queue: Queue) -> None:
+    for key in ("b", "a"):
+        claim = await queue.a_claim(limit_key=key, limit_ceiling=1)
+        await queue.cancel(claim.job_id)
+        await queue.request(limited(key=key))
+    async with queue.look.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM queue.limit_key WHERE key = 'a' FOR UPDATE")
+        tick = await asyncio.wait_for(queue.tick(lease=AT_ONCE), 10)
+        assert (len(tick.ended), len(tick.said)) == (2, 1)
+    assert len((await queue.tick()).said) == 1
+
+
+async def test_ends_and_cancellations_of_many_limits_at_once_hand_on_every_slot(queue: Queue) -> None:
     keys = [f"k{number}" for number in range(6)]
-    for turn in range(5):
-        claims: list[Claim] = []
-        for key in keys:
+    claims: list[Claim] = []
+    for key in keys:
+        claims.append(await queue.a_claim(limit_key=key, limit_ceiling=1))
+        for _ in range(2):
             await queue.request(limited(key=key))
-            claims.append(await queue.claimed())
-            await queue.request(limited(key=key))
-        for key in keys if turn % 2 else reversed(keys):
-            await queue.request(limited(key=key, due_in_ms=3_600_000))
-        await queue.look.execute("UPDATE queue.live_job SET due_at = now() WHERE state = 'scheduled'")
-        await asyncio.gather(
-            queue.tick(limit=3), queue.tick(limit=3), *(queue.finish(claim) for claim in reversed(claims)), queue.tick()
-        )
-        await queue.empty()
+    await asyncio.gather(
+        *(queue.finish(claim) for claim in claims),
+        *(queue.cancel(claim.job_id, force=True) for claim in reversed(claims)),
+        *(queue.tick() for _ in range(3)),
+    )
+    count = "SELECT count(*) FROM queue.live_job WHERE state = $1"
+    assert [await queue.look.fetchval(count, state) for state in ("queued", "blocked")] == [6, 6]

@@ -108,7 +108,7 @@ async def test_days_beyond_the_retention_are_dropped_and_what_must_stay_moves_on
     async with running(own_database_urls, SERVICE, settings={"TIDEMILL_RETENTION": "10d"}):
 
         async def dropped() -> bool:
-            return await queue.look.fetchval("SELECT to_regclass($1) IS NULL", f"queue.job_p{long_ago:%Y%m%d}")
+            return bool(await queue.look.fetchval("SELECT to_regclass($1) IS NULL", f"queue.job_p{long_ago:%Y%m%d}"))
 
         await eventually(dropped)
     assert await queue.look.fetchval("SELECT count(*) FROM queue.job WHERE id = $1", old) == 0

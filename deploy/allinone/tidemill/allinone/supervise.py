@@ -77,20 +77,24 @@ async def _run_once(command: Command, say: Say, grace: timedelta) -> str:
     try:
         return how_it_ended(await process.wait())
     finally:
-        await asyncio.shield(_end(process, grace))
+        await asyncio.shield(_end(process, say, grace))
         # A grandchild may hold the pipe open for ever: what it says after the end of its parent is not waited for.
         await asyncio.wait((output,), timeout=0.5)
         output.cancel()
 
 
-async def _end(process: Process, grace: timedelta) -> None:
-    for request, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, None)):
-        if process.returncode is not None:
-            return
+async def _end(process: Process, say: Say, grace: timedelta) -> None:
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), grace.total_seconds())
+    except TimeoutError:
+        say(f"did not stop within {grace.total_seconds():.0f} s: killed")
         with suppress(ProcessLookupError):
-            process.send_signal(request)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), patience.total_seconds() if patience else None)
+            process.kill()
+        await process.wait()
 
 
 async def _relay(descriptor: int, say: Say) -> None:

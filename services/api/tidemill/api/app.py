@@ -65,7 +65,13 @@ async def serving(ctx: ApiContext, routes: Iterable[Route] | None = None) -> Asy
     """Serve the API for the block and give its port; raises StartRefused when the port is taken."""
     settings = ctx.settings
     runner = web.AppRunner(
-        build_app(ctx, routes), access_log=None, auto_decompress=False, shutdown_timeout=_FAREWELL, handle_signals=False
+        build_app(ctx, routes),
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=_FAREWELL,
+        handle_signals=False,
+        # A client that goes away ends its handler, and with it the job that it waited for.
+        handler_cancellation=True,
     )
     await runner.setup()
     try:
@@ -75,6 +81,7 @@ async def serving(ctx: ApiContext, routes: Iterable[Route] | None = None) -> Asy
             raise _cannot_listen(settings.bind, settings.port, error) from error
         yield int(runner.addresses[0][1])
     finally:
+        ctx.closing.set()
         await runner.cleanup()
 
 

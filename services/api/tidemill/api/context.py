@@ -1,5 +1,6 @@
 """What every handler of the api is given."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,6 +46,8 @@ class ApiContext:
     passwords: Passwords
     login_attempts: Attempts
     token_usage: TokenUsage
+    closing: asyncio.Event
+    """Set when this process goes: a handler that is cancelled from then on has not been left by its client."""
 
 
 @asynccontextmanager
@@ -64,6 +67,7 @@ async def open_context(frame: Frame, settings: ApiSettings, waiters: "Waiters") 
         passwords=passwords,
         login_attempts=attempts,
         token_usage=usage,
+        closing=asyncio.Event(),
     )
     write_usage = loops.Loop(name="token-usage", every=_WRITE_USAGE_EVERY, turn=usage.turn)
     try:

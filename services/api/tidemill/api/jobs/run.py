@@ -118,8 +118,9 @@ async def _result_of(call: Call, runnable: Runnable, args: str) -> web.StreamRes
             await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
             raise NoResultInTime(f"The job {job_id} was canceled: {reason}.") from None
         except asyncio.CancelledError:
-            reason = "the caller that waited for its result has gone"
-            await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
+            if not call.ctx.closing.is_set():
+                reason = "the caller that waited for its result has gone"
+                await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
             raise
     return json(msgspec.Raw(ended.result.encode()))
 
