@@ -176,7 +176,10 @@ BEGIN
                CASE WHEN l.id IS NULL THEN 'drop' WHEN l.cancel_at IS NOT NULL THEN 'cancel' ELSE 'keep' END,
                l.cancel_reason, NULL::json
         FROM unnest(p_held) AS h (claim_key)
-        LEFT JOIN queue.live_job l ON l.claim_key = h.claim_key AND l.worker_run = p_worker_run
+        -- LIMIT keeps the planner from reading the whole table once, which is right as long as it is empty.
+        LEFT JOIN LATERAL (
+            SELECT j.id, j.cancel_at, j.cancel_reason FROM queue.live_job j
+            WHERE j.claim_key = h.claim_key AND j.worker_run = p_worker_run LIMIT 1) l ON true
         UNION ALL
         SELECT NULL, 'said', NULL, queue.flatten(v_said) WHERE cardinality(v_said) > 0;
 END

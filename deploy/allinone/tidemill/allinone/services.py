@@ -6,7 +6,7 @@ Both take the environment that the services shall see, call `announce` once ever
 import asyncio
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 
 from tidemill.allinone.daemon import Say
@@ -20,6 +20,8 @@ from tidemill.chassis.settings import ChassisSettings, read, variable
 from tidemill.chassis.telemetry import configure_logging, telemetry
 from tidemill.shared.catalog import Service
 
+# Who hears is there before who speaks, and is still there when the other one says its last word.
+ORDER = (Service.AUDIT, Service.SCHEDULER, Service.WORKER, Service.API)
 GRACE = timedelta(seconds=30)  # longer than a worker's drain
 
 
@@ -33,20 +35,10 @@ async def in_one_process(environ: Mapping[str, str], announce: Callable[[], None
         broker = await stack.enter_async_context(MemoryBroker())
         if settings.health_port:
             await stack.enter_async_context(serve_health(health, settings.health_bind, settings.health_port))
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        started = []
-        for spec in load(GROUP, ServiceSpec):
-            started.append(asyncio.Event())
-            group.create_task(_stand(standing(spec, settings, environ, broker, health), started[-1]), name=spec.name)
-        for ready in started:
-            await ready.wait()
+        for spec in sorted(load(GROUP, ServiceSpec), key=lambda spec: ORDER.index(spec.name)):
+            await stack.enter_async_context(standing(spec, settings, environ, broker, health))
         announce()
-
-
-async def _stand(service: AbstractAsyncContextManager[None], ready: asyncio.Event) -> None:
-    async with service:
-        ready.set()
-        # Being cancelled is the order to stop, not an error: what stands in the context ends in peace.
+        # Being cancelled is the order to stop, not an error: what stands in the stack ends in peace.
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
 
@@ -55,7 +47,7 @@ async def as_processes(environ: Mapping[str, str], announce: Callable[[], None],
     """Run each service as a process of its own and start again what dies."""
     commands = [
         Command(service.value, (sys.executable, "-m", f"tidemill.{service.value}"), environment_of(service, environ))
-        for service in Service
+        for service in ORDER
     ]
     api = read(ApiSettings, environ)
     async with asyncio.TaskGroup() as group:

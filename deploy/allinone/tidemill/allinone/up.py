@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tidemill.allinone.daemon import Say
+from tidemill.allinone.foreign import refuse_unreachable_broker
 from tidemill.allinone.home import opened
 from tidemill.allinone.logins import service_passwords, service_urls
 from tidemill.allinone.postgres import embedded_postgres
@@ -54,6 +55,8 @@ async def up(shape: Shape, environ: Mapping[str, str], say: Say) -> None:
         amqp_url = settings.amqp_url
         if amqp_url is None and shape is Shape.DISTRIBUTED:
             amqp_url = await stack.enter_async_context(private_rabbitmq(home, say))
+        elif amqp_url is not None and shape is Shape.DISTRIBUTED:
+            await refuse_unreachable_broker(amqp_url, say)
 
         urls = {
             service: environ.get(variable(f"{service}_database_url")) or derived

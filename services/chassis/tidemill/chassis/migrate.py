@@ -6,6 +6,7 @@ whole whenever they differ from what was applied last, so that each file always 
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,18 +16,21 @@ from psycopg import sql
 from yoyo import get_backend, read_migrations
 from yoyo.migrations import MigrationList
 
+from tidemill.chassis.database import SUPPORTED
 from tidemill.chassis.errors import StartRefused
 from tidemill.shared.catalog import CATALOG, Service
 
 SCHEMAS = ("bus", "platform", "queue", "audit")
 _LOCK = 7_433_001
+_TRIES = 5
+_PAUSE = 2
 
 
 def migrate(url: str, passwords: Mapping[Service, str], say: Callable[[str], None]) -> None:
     """Apply everything that is missing and set the login roles' passwords; safe to repeat and to run twice at once."""
     folder = migrations_folder()
     logging.getLogger("yoyo").setLevel(logging.WARNING)
-    with psycopg.connect(url, autocommit=True) as connection:
+    with _connected(url, say) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
         applied = _applied(connection)
         _apply_file(connection, applied, folder, folder / "roles.sql")
@@ -52,6 +56,25 @@ def migrations_folder() -> Path:
         if parent.joinpath("migrations", "roles.sql").is_file():
             return parent / "migrations"
     raise StartRefused("the migrations folder is not there: run `tidemill migrate` from a checkout or our image")
+
+
+def _connected(url: str, say: Callable[[str], None]) -> psycopg.Connection:
+    for attempt in range(_TRIES):
+        try:
+            connection = psycopg.connect(url, autocommit=True, connect_timeout=5)
+        except psycopg.OperationalError as error:
+            reason = str(error).strip().splitlines()[0]
+            if attempt + 1 == _TRIES:
+                raise StartRefused(f"Postgres can't be reached: {reason}") from None
+            say(f"waiting for Postgres: {reason}")
+            time.sleep(_PAUSE)
+            continue
+        major = connection.info.server_version // 10_000
+        if major not in SUPPORTED:
+            connection.close()
+            raise StartRefused(f"Postgres {major} is not supported: {SUPPORTED[0]} to {SUPPORTED[-1]} are")
+        return connection
+    raise AssertionError("unreachable")
 
 
 def _numbered(folder: Path) -> MigrationList:
