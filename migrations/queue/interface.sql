@@ -423,9 +423,10 @@ DECLARE
     v_job     queue.live_job;
     v_said    json[] := '{}';
 BEGIN
-    -- Counted no further than it matters.
-    SELECT count(*) - p_ready INTO v_missing
-    FROM (SELECT FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = p_tag LIMIT p_ready::bigint + p_limit) q;
+    -- Counted no further than it matters, and along the line, because elsewhere others may lie in between.
+    SELECT count(*) - p_ready INTO v_missing FROM (
+        SELECT FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = p_tag
+        ORDER BY l.urgency, l.rank, l.id LIMIT p_ready::bigint + p_limit) line;
     FOR v_job IN
         SELECT l.* FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = p_tag
         ORDER BY l.urgency, l.rank, l.id LIMIT greatest(least(v_missing, p_limit), 0) FOR UPDATE SKIP LOCKED

@@ -113,6 +113,7 @@ async def test_what_ignores_the_request_to_stop_is_killed_after_the_grace() -> N
         began = loop.time()
     assert await is_gone(pid, within=0.1)
     assert loop.time() - began >= 0.3
+    assert "killed" in await lines.until("did not stop")
 
 
 async def test_a_grandchild_that_holds_the_output_does_not_delay_the_next_start() -> None:

@@ -27,10 +27,10 @@ CALLS: Mapping[str, tuple[str, str]] = {
     "request": ("api", "SELECT * FROM queue.request_job($1, '{}', NULL)"),
     "claim": ("worker", "SELECT * FROM queue.claim_job($1, $2, $3)"),
     "finish": ("worker", "SELECT * FROM queue.finish_job($1, $2, $3, '1')"),
-    "renew": ("worker", "SELECT * FROM queue.renew($1, $2, '1 s', 0, false)"),
+    "renew": ("worker", "SELECT * FROM queue.renew($1, $2, '1 h', 0, false)"),
     "cancel": ("api", "SELECT * FROM queue.cancel_job('w', $1, 'bob', NULL, false, NULL)"),
     "tick": ("scheduler", "SELECT * FROM queue.tick('1 h', '1 h', '1 s', 100)"),
-    "rehint": ("scheduler", "SELECT queue.rehint('python3', 10, 10)"),
+    "rehint": ("scheduler", "SELECT queue.rehint('python3', 10, 1)"),
 }
 
 

@@ -23,6 +23,7 @@ import msgspec
 
 from tidemill.chassis.backoff import delay, delays
 from tidemill.chassis.broker import BrokerUnavailable, Delivery, Handler
+from tidemill.chassis.ending import end
 from tidemill.chassis.telemetry import Metric, observe
 
 log = logging.getLogger(__name__)
@@ -93,10 +94,7 @@ class Handling:
     async def stop(self) -> None:
         """Cancel every handler that still runs and wait until all have ended."""
         self._stopped = True
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._tasks)
 
     async def announce(self, on_ready: Callable[[], Awaitable[None]] | None) -> None:
         """Await `on_ready`, again and again while it raises: what was missed has to be asked for."""

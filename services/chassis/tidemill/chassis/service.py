@@ -21,6 +21,7 @@ import msgspec
 from tidemill.chassis.broker import Broker
 from tidemill.chassis.clock import Clock, SystemClock
 from tidemill.chassis.database import Database
+from tidemill.chassis.ending import end
 from tidemill.chassis.errors import DatabaseUnavailable, StartRefused
 from tidemill.chassis.extensions import load
 from tidemill.chassis.health import Health, serve_health
@@ -78,8 +79,7 @@ async def background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             except BaseException as error:
                 raised = error
                 raise
-            for task in tasks:
-                task.cancel()
+            await end(*tasks)
     except BaseExceptionGroup as several:
         if raised is not None and list(several.exceptions) == [raised]:
             raise raised from None

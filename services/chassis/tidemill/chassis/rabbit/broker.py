@@ -26,6 +26,7 @@ from yarl import URL
 
 from tidemill.chassis.backoff import delays
 from tidemill.chassis.broker import BrokerUnavailable, DeadLetter, Fate, Handler, Outgoing, Subscription
+from tidemill.chassis.ending import end
 from tidemill.chassis.handling import Handling
 from tidemill.chassis.rabbit import envelope
 from tidemill.chassis.rabbit.link import STEP_SECONDS, Link, close_channel, lost_as_unavailable
@@ -79,8 +80,7 @@ class RabbitBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+            await end(self._keeping)
 
     @property
     def connected(self) -> bool:
@@ -185,8 +185,7 @@ class RabbitBroker:
         try:
             yield subscription
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            await end(keeping)
             await subscription.end()
 
     async def _keep_connected(self) -> None:
@@ -228,8 +227,7 @@ class RabbitBroker:
         try:
             await link.lost.wait()
         finally:
-            hinting.cancel()
-            await asyncio.gather(hinting, return_exceptions=True)
+            await end(hinting)
 
     async def _say_hints(self, link: Link) -> None:
         while True:

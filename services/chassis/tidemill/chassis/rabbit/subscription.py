@@ -20,6 +20,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from tidemill.chassis.backoff import delays
 from tidemill.chassis.broker import BrokerUnavailable, Fate
+from tidemill.chassis.ending import end
 from tidemill.chassis.handling import Handling
 from tidemill.chassis.rabbit import envelope
 from tidemill.chassis.rabbit.link import STEP_SECONDS, Link, close_channel, lost_as_unavailable
@@ -190,12 +191,11 @@ class RabbitSubscription:
                 log.exception("subscribing failed, trying on", extra={"queue": self._queue.name})
             else:
                 pauses, told = delays(FIRST_PAUSE, LONGEST_PAUSE, self._rng), ""
-                announcing = asyncio.ensure_future(self._handling.announce(self._on_ready))
+                announcing = asyncio.create_task(self._handling.announce(self._on_ready))
                 try:
                     await self._lost.wait()
                 finally:
-                    announcing.cancel()
-                    await asyncio.gather(announcing, return_exceptions=True)
+                    await end(announcing)
             await self._let_go()
             await asyncio.sleep(next(pauses).total_seconds())
 
