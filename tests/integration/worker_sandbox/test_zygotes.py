@@ -254,3 +254,14 @@ def _zygotes_of(pid: int) -> set[int]:
     return {
         child for child in direct if int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1]) == pid
     }
+
+
+async def test_what_a_killed_worker_left_behind_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    no_longer, still = tmp_path / f"tidemill-sandbox-{2**22 + 1}-x", tmp_path / f"tidemill-sandbox-{os.getpid()}-x"
+    no_longer.joinpath("root").mkdir(parents=True)
+    still.mkdir()
+    async with Sandbox(SandboxSettings()):
+        assert not no_longer.exists()
+        assert still.exists()
+    assert list(tmp_path.iterdir()) == [still]

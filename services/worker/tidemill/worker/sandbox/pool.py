@@ -23,6 +23,7 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,8 @@ from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable
 from tidemill.worker.sandbox.zygote import Zygote
 
 __all__ = ["Sandbox", "SandboxSettings", "SandboxUnavailable", "ZygoteKey"]
+
+_SCRATCH = "tidemill-sandbox-"
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,9 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         """Prove that a child can be had, or raise SandboxUnavailable with one line that says why not."""
-        self._scratch = Path(self._settings.scratch or tempfile.mkdtemp(prefix="tidemill-sandbox-"))
+        if self._settings.scratch is None:
+            _forget_abandoned()
+        self._scratch = Path(self._settings.scratch or tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
         (self._scratch / "root").mkdir(exist_ok=True)
         if self._settings.isolation == "process":
             self._scratch.chmod(0o711)
@@ -220,3 +225,12 @@ class Sandbox:
     def _forget_scratch(self) -> None:
         if self._settings.scratch is None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _forget_abandoned() -> None:
+    """Remove the scratch folders of our own that killed processes have left behind."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        with suppress(FileNotFoundError):
+            if pid.isdigit() and not Path("/proc", pid).exists() and folder.stat().st_uid == os.geteuid():
+                shutil.rmtree(folder, ignore_errors=True)
