@@ -74,13 +74,8 @@ def document() -> Document:
 
 def queues_of(entry: Entry, service: Service) -> list[str]:
     """Return the names of the queues by which a service hears a message."""
-    bound = [
-        queue.name
-        for queue in QUEUES
-        if _owner(queue) is service
-        and queue.exchange is entry.exchange
-        and any(_fits(entry.key, k) for k in queue.keys)
-    ]
+    own = (queue for queue in QUEUES if queue.exchange is entry.exchange and _owner(queue) is service)
+    bound = [queue.name for queue in own if any(_fits(entry.key, pattern) for pattern in queue.keys)]
     on_demand = BOUND_ON_DEMAND.get(entry.key)
     return [*bound, on_demand] if on_demand else bound
 
