@@ -264,4 +264,8 @@ async def test_what_a_killed_worker_left_behind_is_removed(tmp_path: Path, monke
     async with Sandbox(SandboxSettings()):
         assert not no_longer.exists()
         assert still.exists()
-    assert os.listdir(tmp_path) == [still.name]
+    assert names(tmp_path) == [still.name]
+
+
+def names(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir()]
