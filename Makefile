@@ -13,7 +13,7 @@ ifeq ($(origin PORT),command line)
 export TIDEMILL_PORT := $(PORT)
 endif
 
-.PHONY: help up test check unit integration e2e bench lock format clean setup rabbitmq
+.PHONY: help up test check unit integration e2e bench lock generate format clean setup rabbitmq
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,11 @@ bench: setup rabbitmq ## measure how long a script takes from call to answer
 
 lock: setup ## write requirements.lock anew
 	@$(PYTHON_BIN)/python deploy/allinone/dependencies.py lock
+
+generate: setup ## write anew what is made from code: SCHEMA.md, grants, transitions, asyncapi.yaml, openapi.yaml
+	@$(PYTHON_BIN)/python -m tidemill.scheduler.domain.transitions > migrations/queue/transitions.sql
+	@$(PYTHON_BIN)/python -m tests.architecture.regenerate
+	@$(PYTHON_BIN)/python -m tidemill.api.instance.write_openapi
 
 format: setup ## bring all code into its one shape
 	@$(PYTHON_BIN)/ruff check --fix $(CHECKED)

@@ -17,6 +17,8 @@ BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN NOINHERIT', v_role);
         END IF;
     END LOOP;
+    -- Nobody needs temporary tables here; only a database's owner may say so.
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
 END
 $$;
 

@@ -1,3 +1,3 @@
 SET LOCAL ROLE tidemill_audit_owner;
-DROP TABLE audit.entry;
+DROP TABLE audit.entry CASCADE;
 RESET ROLE;

@@ -63,7 +63,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     SELECT coalesce(json_agg(row_to_json(t) ORDER BY t.id), '[]'::json) FROM taken t
 $$;
 
-GRANT USAGE ON SCHEMA bus TO tidemill_api, tidemill_scheduler, tidemill_worker, tidemill_audit,
+GRANT USAGE ON SCHEMA bus TO tidemill_api, tidemill_scheduler, tidemill_worker,
     tidemill_queue_owner, tidemill_platform_owner;
 GRANT EXECUTE ON FUNCTION bus.say(text, text, json, text) TO tidemill_queue_owner, tidemill_platform_owner;
 GRANT EXECUTE ON FUNCTION bus.say_all(json, text) TO tidemill_api, tidemill_scheduler, tidemill_worker, tidemill_queue_owner;

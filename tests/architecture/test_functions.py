@@ -1,4 +1,4 @@
-"""Every function that a service may call is called once by that service, so that none waits for its first user to fail."""
+"""Every function that a service may call is called once by that service: none waits for its first user to fail."""
 
 import json
 import uuid

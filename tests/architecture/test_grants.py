@@ -6,14 +6,16 @@ import pytest
 from tests.architecture.grants import SCHEMAS, present_grants
 from tests.architecture.repository import GRANTS, MIGRATIONS, REGENERATE, SCHEMA
 from tests.architecture.schema_md import present_schema
-from tests.support.database import DatabaseUrls, connected
+from tests.support.database import Databases, DatabaseUrls, connected
 from tidemill.shared.catalog import Service
 
 LOGINS = [f"tidemill_{service}" for service in Service]
 
 
-async def test_all_rights_are_those_of_the_golden_table(database_urls: DatabaseUrls) -> None:
-    async with connected(database_urls.admin) as admin:
+async def test_all_rights_are_those_of_the_golden_table(databases: Databases) -> None:
+    # Not a copy of the template: a copy does not take over the rights on the database itself.
+    urls = await databases.migrated("tidemill_rights")
+    async with connected(urls.admin) as admin:
         present = await present_grants(admin)
     assert present == GRANTS.read_text(encoding="utf-8"), f"look at the difference, then {REGENERATE}"
 

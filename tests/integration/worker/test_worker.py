@@ -176,3 +176,17 @@ async def test_a_worker_that_goes_hands_back_what_it_can_not_finish(
     assert live["state"] == "queued"
     assert live["lost_claims"] == 0
     assert await queue.look.fetchval("SELECT count(*) FROM queue.worker") == 0
+
+
+async def test_a_busy_worker_leaves_the_tickets_to_a_free_one(own_database_urls: DatabaseUrls, queue: Queue) -> None:
+    one_slot = {"TIDEMILL_WORKER_SLOTS": "1", "TIDEMILL_WORKER_DRAIN": "100ms"}
+    async with (
+        running(own_database_urls, SERVICE, settings=one_slot) as broker,
+        running(own_database_urls, SERVICE, settings=one_slot, broker=broker),
+    ):
+        slow = await ask(queue, broker, SLOW)
+        await says(queue, slow, "asleep")
+        for _ in range(6):
+            quick = await ask(queue, broker, "def main():\n    return 1\n")
+            assert (await finished(queue, quick))["outcome"] == "success"
+        assert await queue.state_of(slow) == "running"

@@ -44,7 +44,11 @@ class Shape(StrEnum):
 
 async def up(shape: Shape, environ: Mapping[str, str], say: Say) -> None:
     """Start everything, say where it is, and keep it running until cancelled."""
-    refuse_unknown(setting_kinds(), environ)
+    kinds = setting_kinds()
+    refuse_unknown(kinds, environ)
+    for kind in kinds:
+        # Every service would refuse a wrong one itself, but only after the servers have been started for it.
+        read(kind, environ)
     settings, api = read(ChassisSettings, environ), read(ApiSettings, environ)
     refuse_taken_port(api.bind, api.port)
     async with AsyncExitStack() as stack:

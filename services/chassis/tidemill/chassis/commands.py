@@ -26,8 +26,11 @@ def list_settings(_: argparse.Namespace) -> int:
     """Print every setting with its value, what is allowed and what it means."""
     kinds = setting_kinds()
     refuse_unknown(kinds, os.environ)
-    for kind in kinds:
-        for line in describe(read(kind, os.environ)):
+    shown = set()
+    for line in (each for kind in kinds for each in describe(read(kind, os.environ))):
+        # Two services may read the same variable.
+        if line.name not in shown:
+            shown.add(line.name)
             mark = " " if line.is_default else "*"
             sys.stdout.write(f"{mark} {line.name}={line.value}\n      {line.description} ({line.allowed})\n")
     sys.stdout.write("* set in the environment\n")

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -36,7 +36,7 @@ def migrate(url: str, passwords: Mapping[Service, str], say: Callable[[str], Non
         _apply_file(connection, applied, folder, folder / "roles.sql")
         backend = get_backend(url.replace("postgresql://", "postgresql+psycopg://", 1))
         migrations = _numbered(folder)
-        with backend.lock():
+        with closing(backend.connection), backend.lock():
             missing = backend.to_apply(migrations)
             for each in missing:
                 say(f"migration {each.id}")
