@@ -32,6 +32,24 @@ def process_of(tidemill: Installation, service: str) -> psutil.Process:
     raise AssertionError(f"no process of {service}")
 
 
+def server_of(tidemill: Installation, program: str) -> psutil.Process:
+    """Return the oldest process of a server program below the installation: its main one."""
+    family = psutil.Process(tidemill.process.pid).children(recursive=True)
+    return min((each for each in family if each.name() == program), key=lambda each: each.create_time())
+
+
+async def eventually_started(tidemill: Installation) -> str:
+    """Start a job as soon as the api takes one again: while Postgres is away it answers 503."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await start(tidemill, 0)
+            except AssertionError as error:
+                if " 503 " not in str(error):
+                    raise
+            await asyncio.sleep(0.2)
+
+
 async def start(tidemill: Installation, seconds: float) -> str:
     if not await tidemill.call("GET", "/w/:w/scripts/exists/p/u/admin/counted"):
         await tidemill.save_script("u/admin/counted", COUNTED)
@@ -72,6 +90,19 @@ async def test_a_job_outlives_the_death_of_a_service(distributed: Installation, 
     assert done["success"] is True
     assert done["result"] == "done"
     assert process_of(distributed, service).pid != victim.pid
+
+
+@pytest.mark.parametrize("server", ["postgres", "beam.smp"])
+async def test_a_job_outlives_the_death_of_a_server(distributed: Installation, server: str) -> None:
+    job = await start(distributed, 3)
+    await until("running", distributed, job)
+    victim = server_of(distributed, server)
+    victim.send_signal(signal.SIGKILL)
+    done = await until("completed", distributed, job)
+    assert done["success"] is True
+    assert done["result"] == "done"
+    following = await eventually_started(distributed)
+    assert (await until("completed", distributed, following))["success"] is True
 
 
 async def test_a_job_outlives_the_death_of_the_one_process() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.pool import Sandbox, ZygoteKey
@@ -118,6 +119,11 @@ def can_run(interpreter: str, uid: int) -> bool:
         return plainly([interpreter, "-I", "-S", "-c", check], uid).returncode == 0
     except OSError:
         return False
+
+
+def children_of(pid: int) -> set[int]:
+    """Return all processes below this one, as the host numbers them."""
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
 
 
 def processes_with(word: str) -> set[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.worker_sandbox.harness import Scripts
+from tests.integration.worker_sandbox.harness import Scripts, children_of
 
 
 async def test_it_is_nobody_and_has_no_capabilities_or_groups(scripts: Scripts) -> None:
@@ -24,10 +24,10 @@ async def test_it_is_nobody_and_has_no_capabilities_or_groups(scripts: Scripts) 
 
 async def test_on_the_host_it_is_not_root_either(scripts: Scripts) -> None:
     # Servers of other tests may be our children as well.
-    before = set(_descendants(os.getpid()))
+    before = children_of(os.getpid())
     run = scripts.start("import time\ndef main():\n    print('x'); time.sleep(1000)")
     await run.says("x")
-    owners = {_uid(child) for child in set(_descendants(os.getpid())) - before} - {os.geteuid()}
+    owners = {_uid(child) for child in children_of(os.getpid()) - before} - {os.geteuid()}
     run.cancel.set()
     await run.ending()
     if os.geteuid() == 0:
@@ -203,19 +203,6 @@ def main():
 
 def _prefix(interpreter: str) -> str:
     return str(Path(interpreter).resolve().parent.parent)
-
-
-def _descendants(pid: int) -> set[int]:
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {pid}
 
 
 def _uid(pid: int) -> int:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import tidemill.worker
-from tests.integration.worker_sandbox.harness import Scripts, plainly, until
+from tests.integration.worker_sandbox.harness import Scripts, children_of, plainly, until
 from tidemill.worker.sandbox.pool import Sandbox, SandboxSettings, SandboxUnavailable, ZygoteKey
 from tidemill.worker.sandbox.settings import JOB_UID
 
@@ -43,20 +43,6 @@ async def main(isolation, interpreter, scratch, code):
 asyncio.run(main(*sys.argv[1:]))
 """
 SLEEPER = "import os, time\ndef main():\n    if os.fork() == 0: os.setsid()\n    print('started')\n    time.sleep(1000)"
-
-
-def children_of(pid: int) -> set[int]:
-    """Return all processes below this one, as the host numbers them."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {pid}
 
 
 def alive(pids: set[int]) -> set[int]:

@@ -14,9 +14,9 @@ from random import Random
 
 from tidemill.allinone.daemon import Say, how_it_ended
 from tidemill.allinone.lifeline import child_setup
+from tidemill.allinone.output import relay
 from tidemill.chassis.backoff import delay
 
-LONGEST_LINE = 256 * 1024
 FIRST_PAUSE = timedelta(milliseconds=500)
 LONGEST_PAUSE = timedelta(seconds=30)
 LONG_RUN = timedelta(seconds=10)  # after it, earlier deaths are forgotten
@@ -73,7 +73,7 @@ async def _run_once(command: Command, say: Say, grace: timedelta) -> str:
         raise
     finally:
         os.close(writer)
-    output = asyncio.create_task(_relay(reader, say))
+    output = asyncio.create_task(relay(reader, say))
     try:
         return how_it_ended(await process.wait())
     finally:
@@ -95,22 +95,3 @@ async def _end(process: Process, say: Say, grace: timedelta) -> None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-async def _relay(descriptor: int, say: Say) -> None:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
-    )
-    rest = b""
-    try:
-        while chunk := await reader.read(65536):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > LONGEST_LINE:
-                lines, rest = [*lines, rest], b""
-            for line in lines:
-                say(line.decode("utf-8", "replace"))
-        if rest:
-            say(rest.decode("utf-8", "replace"))
-    finally:
-        transport.close()
