@@ -57,6 +57,7 @@ async def make_first_admin(
 
 def _password_in(file: Path) -> str:
     """Return the password in the file, after writing a new one there if there is none."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -67,20 +67,25 @@ class Executor(Protocol):
 class Transaction:
     """One open transaction; what it wrote is there for others only after its block has ended well."""
 
-    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record], database: Database) -> None:
         self.connection = connection
+        self.database = database
 
     async def fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
-        return await self.connection.fetch(query, *values)
+        with _Translated(self.database):
+            return await self.connection.fetch(query, *values)
 
     async def fetchrow(self, query: str, *values: Any) -> asyncpg.Record | None:
-        return await self.connection.fetchrow(query, *values)
+        with _Translated(self.database):
+            return await self.connection.fetchrow(query, *values)
 
     async def fetchval(self, query: str, *values: Any) -> Any:
-        return await self.connection.fetchval(query, *values)
+        with _Translated(self.database):
+            return await self.connection.fetchval(query, *values)
 
     async def execute(self, query: str, *values: Any) -> None:
-        await self.connection.execute(query, *values)
+        with _Translated(self.database):
+            await self.connection.execute(query, *values)
 
 
 class Database:
@@ -154,10 +159,27 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Open a transaction for the block; committed at its end, undone when it raises."""
+        """Open a transaction for the block; committed at its end, undone when it raises.
+
+        Only what the driver raises is translated, never what the block itself does.
+        """
         with _Translated(self):
-            async with self._pool.acquire(timeout=self._timeout) as connection, connection.transaction():
-                yield Transaction(connection)
+            connection = await self._pool.acquire(timeout=self._timeout)
+        try:
+            transaction = connection.transaction()
+            with _Translated(self):
+                await transaction.start()
+            try:
+                yield Transaction(connection, self)
+            except BaseException:
+                # A connection that is gone has undone everything already.
+                with suppress(InterfaceError, *_BROKEN):
+                    await transaction.rollback()
+                raise
+            with _Translated(self):
+                await transaction.commit()
+        finally:
+            await self._pool.release(connection)
 
     async def _repeat(self, statement: Callable[[asyncpg.Pool[asyncpg.Record]], Awaitable[R]]) -> R:
         for attempt in range(_TRIES):
@@ -195,7 +217,7 @@ class _Translated:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # InterfaceError is also what the driver raises for a wrong number of arguments: a mistake of ours, no outage.
-        closed = isinstance(error, InterfaceError) and "clos" in str(error)
+        closed = isinstance(error, InterfaceError) and any(word in str(error) for word in ("clos", "released"))
         if closed or isinstance(error, _BROKEN):
             self._database.lost()
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
