@@ -18,6 +18,8 @@ CREATE TABLE platform.workspace (
     owner      text NOT NULL,
     color      text,
     archived   boolean NOT NULL DEFAULT false,
+    -- Deleted with all that belonged to it: the row only keeps the id from being used again. Never without `archived`.
+    gone       boolean NOT NULL DEFAULT false CHECK (archived OR NOT gone),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE platform.workspace IS 'Tenants: nothing of one is ever visible in another.';
@@ -35,6 +37,17 @@ CREATE TABLE platform.member (
 );
 COMMENT ON TABLE platform.member IS 'Who belongs to a workspace, and as what.';
 
+CREATE TABLE platform.invite (
+    workspace_id text NOT NULL REFERENCES platform.workspace (id) ON DELETE CASCADE,
+    email        text NOT NULL,
+    is_admin     boolean NOT NULL DEFAULT false,
+    operator     boolean NOT NULL DEFAULT false,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (workspace_id, email)
+);
+CREATE INDEX invite_of_person ON platform.invite (email);
+COMMENT ON TABLE platform.invite IS 'Who may join a workspace, and as what; people who are not there yet included.';
+
 CREATE TABLE platform.token (
     hash         bytea PRIMARY KEY,
     prefix       text NOT NULL,
@@ -42,6 +55,8 @@ CREATE TABLE platform.token (
     label        text,
     workspace_id text REFERENCES platform.workspace (id) ON DELETE CASCADE,
     read_only    boolean NOT NULL DEFAULT false,
+    is_session   boolean NOT NULL DEFAULT false,
+    scopes       text[] CHECK (cardinality(scopes) > 0),
     expires_at   timestamptz,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_used_at timestamptz NOT NULL DEFAULT clock_timestamp()

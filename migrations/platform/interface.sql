@@ -21,7 +21,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 GRANT USAGE ON SCHEMA platform TO tidemill_api, tidemill_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON platform.person, platform.workspace, platform.member, platform.token TO tidemill_api;
+GRANT SELECT, INSERT, UPDATE, DELETE ON platform.person, platform.workspace, platform.member, platform.invite, platform.token TO tidemill_api;
 GRANT SELECT, INSERT ON platform.script TO tidemill_api;
 GRANT UPDATE (archived, deleted) ON platform.script TO tidemill_api;
 GRANT EXECUTE ON FUNCTION platform.may_read(text, text, boolean), platform.may_write(text, text, boolean) TO tidemill_api;

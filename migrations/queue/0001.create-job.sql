@@ -1,7 +1,7 @@
 -- depends: 0001.create-outbox
 SET LOCAL ROLE tidemill_queue_owner;
 
--- What was asked for. Inserted once, never updated.
+-- What was asked for. Inserted once, never updated, except that an admin may have the arguments forgotten.
 CREATE TABLE queue.job (
     id               uuid NOT NULL,
     born             timestamptz NOT NULL,
@@ -35,7 +35,7 @@ CREATE TABLE queue.job (
 CREATE INDEX job_newest ON queue.job (workspace_id, born DESC, id DESC);
 COMMENT ON TABLE queue.job IS 'What was asked for; one partition a day of `born`, the instant inside the job''s UUIDv7.';
 
--- How it ended. Inserted once.
+-- How it ended. Inserted once, except that an admin may have the result forgotten.
 CREATE TABLE queue.finished_job (
     id              uuid NOT NULL,
     born            timestamptz NOT NULL,
@@ -50,21 +50,24 @@ CREATE TABLE queue.finished_job (
     canceled_reason text,
     memory_peak_kb  integer,
     labels          text[],
+    deleted         boolean NOT NULL DEFAULT false,
     PRIMARY KEY (id, born)
 ) PARTITION BY RANGE (born);
+CREATE INDEX finished_job_labels ON queue.finished_job USING gin (labels) WHERE labels IS NOT NULL;
 COMMENT ON TABLE queue.finished_job IS 'How jobs ended; the claim key is the one that was allowed to say so.';
 
--- What it printed. `units` are UTF-16 code units, because clients count their offsets in them.
+-- What it printed, and apart from that what it `streamed` of its result before the end. `units` are UTF-16 code units, because clients count their offsets in them.
 CREATE TABLE queue.log_chunk (
     job_id   uuid NOT NULL,
     born     timestamptz NOT NULL,
     claim_no smallint NOT NULL,
+    streamed boolean NOT NULL DEFAULT false,
     seq      integer NOT NULL,
     units    integer NOT NULL,
     text     text NOT NULL,
-    PRIMARY KEY (job_id, born, claim_no, seq)
+    PRIMARY KEY (job_id, born, streamed, claim_no, seq)
 ) PARTITION BY RANGE (born);
-COMMENT ON TABLE queue.log_chunk IS 'What jobs printed, in order of (claim_no, seq).';
+COMMENT ON TABLE queue.log_chunk IS 'What jobs printed or streamed, each in order of (claim_no, seq).';
 
 -- Jobs whose rows do not lie in the partition that their id would tell: ids chosen by the caller, and rows that
 -- retention had to move on.
@@ -114,6 +117,19 @@ CREATE INDEX live_job_blocked ON queue.live_job (limit_key, urgency, rank, id) W
 CREATE INDEX live_job_holders ON queue.live_job (limit_key) WHERE holds_limit;
 CREATE INDEX live_job_of_worker ON queue.live_job (worker_run) WHERE state = 'running';
 CREATE UNIQUE INDEX live_job_claim_key ON queue.live_job (claim_key) WHERE claim_key IS NOT NULL;
+
+-- Requests that name a key of their own: the same one again is the same job, as long as the key is remembered.
+CREATE TABLE queue.request_key (
+    workspace_id text NOT NULL,
+    caller       text NOT NULL,
+    key          text NOT NULL,
+    digest       text NOT NULL,
+    job_id       uuid NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    PRIMARY KEY (workspace_id, caller, key)
+);
+CREATE INDEX request_key_expiry ON queue.request_key (expires_at);
+COMMENT ON TABLE queue.request_key IS 'Which job a caller''s own key has led to, and the digest of what was asked for.';
 
 -- The lock of a concurrency limit: whoever counts holders of a key or changes them holds this row.
 CREATE TABLE queue.limit_key (

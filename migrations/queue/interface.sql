@@ -1,7 +1,7 @@
 -- What the queue publishes. One call is one round trip; each locks first and looks in a new statement.
 -- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
 -- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is or was canceled, TM004 worker not
--- registered, TM005 no such transition.
+-- registered, TM005 no such transition, TM006 asked for before (the detail is the job's id), TM007 key used for another request.
 SET ROLE tidemill_queue_owner;
 
 -- What a caller fills in to ask for a job; a new optional field keeps the version.
@@ -13,7 +13,7 @@ BEGIN
             entrypoint text, tag text, priority smallint, envs text[], timeout_s integer, limit_key text,
             limit_ceiling integer, due_at timestamptz, due_in_ms bigint, parent_job uuid, trigger_kind text,
             visible_to_owner boolean, created_by text, permissioned_as text, email text, permissions json,
-            reply_to text, traceparent text);
+            reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer);
     END IF;
 END
 $$;
@@ -32,7 +32,23 @@ DECLARE
     v_root_canceled boolean;
     v_said json[] := '{}';
     v_job  queue.live_job;
+    v_key  queue.request_key;
 BEGIN
+    IF r.request_key IS NOT NULL THEN
+        -- Who comes second waits here for the first, and for good or ill takes what that one has done.
+        INSERT INTO queue.request_key AS k (workspace_id, caller, key, digest, job_id, expires_at)
+        VALUES (r.workspace_id, r.permissioned_as, r.request_key, r.request_digest, r.id, v_now + r.key_lasts_s * interval '1 second')
+        ON CONFLICT (workspace_id, caller, key)
+        DO UPDATE SET digest = excluded.digest, job_id = excluded.job_id, expires_at = excluded.expires_at WHERE k.expires_at <= v_now;
+        IF NOT FOUND THEN
+            SELECT * INTO v_key FROM queue.request_key k
+            WHERE k.workspace_id = r.workspace_id AND k.caller = r.permissioned_as AND k.key = r.request_key;
+            IF v_key.digest = r.request_digest THEN
+                RAISE EXCEPTION 'this was asked for before' USING ERRCODE = 'TM006', DETAIL = v_key.job_id::text;
+            END IF;
+            RAISE EXCEPTION 'this key was used for another request' USING ERRCODE = 'TM007';
+        END IF;
+    END IF;
     IF r.chosen_id THEN
         IF EXISTS (SELECT FROM queue.job j WHERE j.id = r.id AND j.born = v_born) THEN
             RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
@@ -201,6 +217,22 @@ BEGIN
 END
 $$;
 
+-- A chunk of the result that a running job streams; the same rules.
+CREATE OR REPLACE FUNCTION queue.append_stream(p_id uuid, p_claim_key uuid, p_seq integer, p_text text, p_units integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_job queue.live_job;
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job l WHERE l.id = p_id AND l.claim_key = p_claim_key FOR SHARE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO queue.log_chunk (job_id, born, claim_no, streamed, seq, units, text)
+    VALUES (p_id, v_job.born, v_job.claims, true, p_seq, p_units, p_text) ON CONFLICT DO NOTHING;
+    RETURN true;
+END
+$$;
+
 -- What a worker says of a run that ended.
 DO $$
 BEGIN
@@ -301,6 +333,69 @@ BEGIN
         v_said := v_said || bus.say_all(p_also, v_job.traceparent);
     END IF;
     RETURN QUERY SELECT v_answer, v_job.worker_run, v_job.reply_to, queue.flatten(v_said);
+END
+$$;
+
+-- Cancel many jobs at once; those that are unknown or have ended stay as they are. The last row holds what was said besides.
+CREATE OR REPLACE FUNCTION queue.cancel_jobs(p_workspace_id text, p_ids uuid[], p_by text, p_reason text, p_force boolean, p_also json)
+RETURNS TABLE (id uuid, answer text, worker_run uuid, reply_to text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_id uuid;
+BEGIN
+    -- All jobs first, then their limit keys in order: as everywhere.
+    PERFORM FROM queue.live_job l WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id ORDER BY l.id FOR UPDATE;
+    FOR v_id IN
+        SELECT l.id FROM queue.live_job l WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id
+        ORDER BY CASE WHEN l.holds_limit THEN l.limit_key END, l.id
+    LOOP
+        RETURN QUERY SELECT v_id, c.answer, c.worker_run, c.reply_to, c.said
+            FROM queue.cancel_job(p_workspace_id, v_id, p_by, p_reason, p_force, NULL) c;
+    END LOOP;
+    RETURN QUERY SELECT NULL::uuid, 'said', NULL::uuid, NULL::text, queue.flatten(ARRAY[bus.say_all(p_also, NULL)]) WHERE p_also IS NOT NULL;
+END
+$$;
+
+-- Let a job that waits for its time enter the line now. `answer` is `entered`, `not_scheduled` or `unknown`.
+CREATE OR REPLACE FUNCTION queue.run_now(p_workspace_id text, p_id uuid, p_also json)
+RETURNS TABLE (answer text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_job  queue.live_job;
+    v_said json[];
+BEGIN
+    SELECT * INTO v_job FROM queue.live_job l WHERE l.id = p_id AND l.workspace_id = p_workspace_id FOR UPDATE;
+    IF NOT FOUND OR v_job.state <> 'scheduled' THEN
+        RETURN QUERY SELECT CASE WHEN v_job.id IS NULL THEN 'unknown' ELSE 'not_scheduled' END, NULL::json;
+        RETURN;
+    END IF;
+    UPDATE queue.live_job l SET due_at = clock_timestamp() WHERE l.id = p_id;
+    v_said := queue.enter_line(p_id);
+    IF p_also IS NOT NULL THEN
+        v_said := v_said || bus.say_all(p_also, v_job.traceparent);
+    END IF;
+    RETURN QUERY SELECT 'entered', queue.flatten(v_said);
+END
+$$;
+
+-- Forget what a job that has ended was given, answered and printed. `answer` is `forgotten` or `unknown`.
+CREATE OR REPLACE FUNCTION queue.forget_job(p_workspace_id text, p_id uuid, p_also json)
+RETURNS TABLE (answer text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_born timestamptz := queue.locate(p_id);
+BEGIN
+    PERFORM FROM queue.finished_job f JOIN queue.job j USING (id, born)
+    WHERE f.id = p_id AND f.born = v_born AND j.workspace_id = p_workspace_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT 'unknown', NULL::json;
+        RETURN;
+    END IF;
+    UPDATE queue.job SET args = '{}' WHERE id = p_id AND born = v_born;
+    UPDATE queue.finished_job SET result = NULL, deleted = true WHERE id = p_id AND born = v_born;
+    DELETE FROM queue.log_chunk WHERE job_id = p_id AND born = v_born;
+    RETURN QUERY SELECT 'forgotten', queue.flatten(ARRAY[bus.say_all(p_also, NULL)]);
 END
 $$;
 
@@ -450,7 +545,7 @@ SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, j.code,
        coalesce(l.state, f.outcome) AS state, f.outcome, f.result, coalesce(f.started_at, l.claimed_at) AS started_at,
        f.finished_at, coalesce(f.worker, w.name) AS worker, coalesce(f.claims, l.claims) AS claims,
        coalesce(f.canceled_by, l.cancel_by) AS canceled_by, coalesce(f.canceled_reason, l.cancel_reason) AS canceled_reason,
-       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining
+       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted
 FROM queue.job j
 LEFT JOIN queue.finished_job f ON f.id = j.id AND f.born = j.born
 LEFT JOIN queue.live_job l ON l.id = j.id
@@ -460,9 +555,17 @@ LEFT JOIN queue.worker w ON w.worker_run = l.worker_run;
 CREATE OR REPLACE VIEW queue.unfinished_job AS
 SELECT l.id, l.born, l.workspace_id, l.state, l.due_at FROM queue.live_job l;
 
+-- Jobs that have labels, for lists that would otherwise look at how each job ended.
+CREATE OR REPLACE VIEW queue.labeled_job AS
+SELECT f.id, f.born, f.labels FROM queue.finished_job f WHERE f.labels IS NOT NULL;
+
 -- The log with each chunk's place in it, in UTF-16 units from the beginning.
 CREATE OR REPLACE VIEW queue.job_log AS
-SELECT c.job_id, c.born, c.claim_no, c.seq, c.text, c.units FROM queue.log_chunk c;
+SELECT c.job_id, c.born, c.claim_no, c.seq, c.text, c.units FROM queue.log_chunk c WHERE NOT c.streamed;
+
+-- The streamed result likewise.
+CREATE OR REPLACE VIEW queue.job_stream AS
+SELECT c.job_id, c.born, c.claim_no, c.seq, c.text, c.units FROM queue.log_chunk c WHERE c.streamed;
 
 CREATE OR REPLACE VIEW queue.known_worker AS
 SELECT w.worker_run, w.name, w.instance, w.worker_group, w.tags, w.slots, w.isolation, w.version, w.started_at, w.beat_at, w.draining,
@@ -486,6 +589,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM queue.token_key k WHERE k.created_at > clock_timestamp() - interval '1 day') THEN
         PERFORM queue.make_token_key();
     END IF;
+    DELETE FROM queue.request_key k WHERE k.expires_at < clock_timestamp();
     -- A key may go when a newer one was there before the oldest claim that still runs.
     DELETE FROM queue.token_key k
     WHERE k.no < (
@@ -548,11 +652,15 @@ GRANT EXECUTE ON FUNCTION queue.request_job(json, json, json) TO tidemill_api, t
 GRANT EXECUTE ON FUNCTION queue.claim_job(text[], uuid, uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.renew(uuid, uuid[], interval, bigint, boolean) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.append_log(uuid, uuid, integer, text, integer) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.append_stream(uuid, uuid, integer, text, integer) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.finish_job(uuid, uuid, json, json) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.release_job(uuid, uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.register_worker(uuid, text, text, text, text[], integer, text, text) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.retire_worker(uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.cancel_job(text, uuid, text, text, boolean, json) TO tidemill_api, tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.cancel_jobs(text, uuid[], text, text, boolean, json) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.run_now(text, uuid, json) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.forget_job(text, uuid, json) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.explain_job(text, uuid) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.verify_job_token(text) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.locate(uuid) TO tidemill_api;
@@ -562,7 +670,7 @@ GRANT EXECUTE ON FUNCTION queue.prepare_days(integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
 GRANT SELECT ON queue.backlog TO tidemill_scheduler, tidemill_api;
-GRANT SELECT ON queue.any_job, queue.unfinished_job, queue.job_log, queue.known_worker TO tidemill_api;
+GRANT SELECT ON queue.any_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker TO tidemill_api;
 
 -- Ready for the days ahead, and with a key to sign with, before the first service starts.
 SELECT queue.prepare_days(14);

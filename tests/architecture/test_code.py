@@ -11,6 +11,7 @@ from tests.architecture.repository import CODE, ROOT, python_files
 NAMES_THAT_SAY_NOTHING = {"base", "common", "helper", "helpers", "lib", "misc", "util", "utils"}
 
 READERS_OF_THE_ENVIRONMENT: Mapping[str, str] = {
+    "services/audit/tidemill/audit/command.py": "`tidemill audit verify` reads settings",
     "services/chassis/tidemill/chassis/commands.py": "`tidemill settings` and `tidemill migrate` read settings",
     "services/chassis/tidemill/chassis/service.py": "the main program of each service hands it to settings",
     "services/chassis/tidemill/chassis/telemetry/signals.py": "the OTEL_ variables, which we do not name",

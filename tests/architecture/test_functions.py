@@ -16,6 +16,8 @@ from tidemill.shared.catalog import Service
 OURS = [schema for schema in SCHEMAS if schema != "public"]
 
 CALLS: Mapping[str, str] = {
+    "audit.drop_day": "(current_date - 400)",
+    "audit.prepare_days": "(3)",
     "bus.forget": "(ARRAY[1, 2])",
     "bus.say_all": "(:said, '00-trace')",
     "bus.take_stranded": "('1 second', 10)",
@@ -23,11 +25,14 @@ CALLS: Mapping[str, str] = {
     "platform.may_write": "('u/ann/script', 'ann', false)",
     "platform.script_source": "('w', '00ff00ff00ff00ff')",
     "queue.append_log": "(:job, :key, 0, 'printed', 7)",
+    "queue.append_stream": "(:job, :key, 0, 'streamed', 8)",
     "queue.cancel_job": "('w', :job, 'ann', 'because', true, NULL)",
+    "queue.cancel_jobs": "('w', ARRAY[:job]::uuid[], 'ann', 'because', true, NULL)",
     "queue.claim_job": "(ARRAY['python3'], :run, gen_random_uuid())",
     "queue.days_before": "(now() + interval '30 days')",
     "queue.explain_job": "('w', :job)",
     "queue.finish_job": """(:job, :key, '{"outcome": "success"}', '1')""",
+    "queue.forget_job": "('w', :job, NULL)",
     "queue.locate": "(:job)",
     "queue.move_on": "(current_date, now(), 10)",
     "queue.prepare_days": "(20)",
@@ -37,6 +42,7 @@ CALLS: Mapping[str, str] = {
     "queue.renew": "(:run, ARRAY[:key]::uuid[], '1 s', 1, false)",
     "queue.request_job": "(:request, '{}', NULL)",
     "queue.retire_worker": "(:run)",
+    "queue.run_now": "('w', :job, NULL)",
     "queue.tick": "('1 h', '4 s', '1 s', 10)",
     "queue.verify_job_token": "(:token)",
 }

@@ -8,7 +8,7 @@ assert answer.json["email"] == ann.email
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -165,19 +165,26 @@ class Api:
         return Client(self.session, self.url, await self.token_for(ADMIN_EMAIL), ADMIN_EMAIL, "admin")
 
     async def token_for(
-        self, email: str, *, read_only: bool = False, workspace: str | None = None, expires_in: str | None = None
+        self,
+        email: str,
+        *,
+        read_only: bool = False,
+        workspace: str | None = None,
+        expires_in: str | None = None,
+        scopes: Sequence[str] | None = None,
     ) -> str:
         """Return a new token of a person; `expires_in` is an interval."""
         secret = mint()
         await self.look.execute(
-            "INSERT INTO platform.token (hash, prefix, email, read_only, workspace_id, expires_at)"
-            " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6::text::interval)",
+            "INSERT INTO platform.token (hash, prefix, email, read_only, workspace_id, expires_at, scopes)"
+            " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6::text::interval, $7)",
             secret.hash,
             secret.prefix,
             email,
             read_only,
             workspace,
             expires_in,
+            scopes,
         )
         return secret.text
 

@@ -147,7 +147,8 @@ async def test_nobody_revokes_somebody_elses_token(api: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"scopes": ["jobs:run"]}, "scoped tokens are not available yet"),
+        ({"scopes": ["jobs:fly"]}, "'jobs:fly' names no action"),
+        ({"scopes": ["if_jobs:filter_tags:gpu"]}, "no scope limits the tags"),
         ({"expiration": "2001-01-01T00:00:00Z"}, "in the past"),
         ({"expiration": "tomorrow"}, "The field expiration"),
         ({"workspace_id": "elsewhere"}, "The field workspace_id"),

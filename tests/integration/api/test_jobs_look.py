@@ -94,6 +94,13 @@ async def test_a_preview_shows_its_code_unless_that_is_not_wanted(api: House) ->
     assert "raw_code" not in (await api.get("ann", f"jobs_u/get/{job_id}", no_code="true")).json
 
 
+async def test_a_part_of_a_result_is_read_by_its_path(api: House) -> None:
+    job_id = await ended(api, result={"a": [{"b": "c"}]})
+    assert (await api.get("ann", f"jobs_u/completed/get_result/{job_id}?path=a.0.b")).json == "c"
+    assert (await api.get("ann", f"jobs_u/completed/get_result/{job_id}?path=a.1")).json is None
+    await api.get("ann", f"jobs_u/completed/get_result/{job_id}?path={'a' * 1001}", status=400)
+
+
 async def test_results_come_when_there_is_one(api: House) -> None:
     claim = await started(api)
     for what in ("get", "get_result", "get_timing"):
@@ -358,6 +365,20 @@ async def test_lists_are_filtered(api: House) -> None:
         ("created_before", (now - timedelta(hours=1)).isoformat()): [],
         ("started_after", (now - timedelta(hours=1)).isoformat()): [running, bad, good],
         ("completed_after", (now - timedelta(hours=1)).isoformat()): [bad, good],
+        ("label", "x,l"): [good],
+        ("label", "!l"): [bad],
+        ("created_by", "!ann,bob"): [later],
+        ("job_kinds", "!script"): [code],
+        ("script_path_exact", "!u/ann/s"): [code, child],
+        ("worker", "!worker"): [code, later, child],
+        ("trigger_kind", "!webhook"): [code],
+        ("status", "!success"): [bad],
+        ("tag", "!bash,gpu"): [later, running, bad, good],
+        ("args", '{"a": 1}'): [running, bad, good],
+        ("args", '{"a": 2}'): [],
+        ("args", '{"a": "\\\\u00e9\'; --"}'): [],
+        ("result", "1"): [bad, good],
+        ("result", '{"a": 1}'): [],
         ("is_not_schedule", "true"): [code, later, child, running, bad, good],
     }
     for (name, value), ids in expected.items():
@@ -368,12 +389,43 @@ async def test_lists_are_filtered(api: House) -> None:
 
 
 async def test_filters_that_are_not_there_are_refused_and_not_ignored(api: House) -> None:
-    unsupported = {"all_workspaces": "true", "args": "{}", "result": "{}", "broad_filter": "x", "resolved": "true",
+    unsupported = {"all_workspaces": "true", "broad_filter": "x", "resolved": "true",
                    "allow_wildcards": "true", "schedule_path": "x"}  # fmt: skip
     for path in ("jobs/list", "jobs/queue/list", "jobs/completed/list"):
         for name, value in unsupported.items():
             assert name in (await api.get("ann", path, status=422, **{name: value})).text
-        await api.get("ann", path, status=422, job_kinds="!script")
+        await api.get("ann", path, status=422, job_kinds="flow,!script")
         await api.get("ann", path, status=400, per_page=0)
         await api.get("ann", path, status=400, created_after="0001-01-01T00:00:00+10:00")
         await api.get("ann", path, allow_wildcards="false")
+
+
+async def test_attack_what_a_job_holds_breaks_no_search(api: House) -> None:
+    await api.script("u/ann/poison")
+    for written in (b'{"a": "\\u0000"}', b'{"a": 1e999999}'):
+        await api.call(
+            "ann", "POST", "jobs/run/p/u/ann/poison", data=written,
+            headers={"Content-Type": "application/json"},
+        )  # fmt: skip
+    fits = await api.run("u/ann/poison", {"a": 1, "b": 2})
+    assert await listed(api, args='{"a": 1}') == [str(fits)]
+
+
+@pytest.mark.parametrize("name", ["args", "result"])
+@pytest.mark.parametrize("value", ["{", "1e999999", "[" * 5000, '"\\u0000"'])
+async def test_attack_a_search_for_what_is_no_json_is_refused(api: House, name: str, value: str) -> None:
+    for path in ("jobs/list", "jobs/queue/list"):
+        if (name, path) != ("result", "jobs/queue/list"):
+            await api.get("ann", f"{path}?{urlencode({name: value})}", status=400)
+
+
+@pytest.mark.parametrize(
+    "value", ["' OR '1'='1", "%", "_", "a'); DELETE FROM queue.job; --", "{l}", "\\", "$1", "!' OR true --"]
+)
+async def test_attack_filters_are_values_and_never_sql(api: House, value: str) -> None:
+    job_id = str(await ended(api, labels=["l"]))
+    for name in ("label", "created_by", "tag", "worker", "script_path_exact", "script_path_start", "script_hash"):
+        if name == "script_path_start" and value.startswith("!"):
+            continue
+        assert await listed(api, **{name: value}) == ([job_id] if value.startswith("!") else []), name
+    assert await listed(api) == [job_id]

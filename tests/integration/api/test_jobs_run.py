@@ -226,6 +226,28 @@ async def test_a_failed_script_answers_200_with_its_error(api: House) -> None:
     assert (reply.status, reply.json) == (200, error)
 
 
+async def test_a_result_shapes_its_own_answer(api: House) -> None:
+    result = {
+        "windmill_status_code": 201,
+        "windmill_content_type": "text/csv",
+        "windmill_headers": {"X-Mine": "7"},
+        "result": "a,b",
+    }
+    reply, _ = await asyncio.gather(
+        api.post("ann", "jobs/run_wait_result/p/u/ann/s", {}, status=201), answer_next(api, result)
+    )
+    assert (reply.content_type, reply.text, reply.headers["X-Mine"]) == ("text/csv", "a,b", "7")
+
+
+async def test_attack_a_script_sets_no_cookie_and_splits_no_answer(api: House) -> None:
+    for headers in ({"Set-Cookie": "token=x"}, {"X-A": "1\r\nSet-Cookie: token=x"}):
+        reply, _ = await asyncio.gather(
+            api.post("ann", "jobs/run_wait_result/p/u/ann/s", {}, status=422),
+            answer_next(api, {"windmill_headers": headers}),
+        )
+        assert "Set-Cookie" not in reply.headers
+
+
 async def test_a_result_whose_message_was_lost_is_found_by_the_poll(own_database_urls: DatabaseUrls) -> None:
     async with house(own_database_urls, poll=timedelta(milliseconds=50)) as api:
         await api.person("ann")

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.database import DatabaseUrls
 from tests.support.house import House, house
+from tidemill.api.scripts import rules, store
+from tidemill.api.scripts.schemas import NewScript
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +71,68 @@ async def test_what_was_not_set_is_left_out_and_what_clients_need_is_there(api: 
     got = (await api.get("ann", "scripts/get/p/u/ann/small")).json
     assert None not in got.values()
     assert got["ws_error_handler_muted"] is False
-    assert not {"dedicated_worker", "schema", "tag", "envs", "labels", "timeout", "lock"} & got.keys()
+    assert not {"dedicated_worker", "auto_kind", "tag", "envs", "labels", "timeout", "lock"} & got.keys()
     assert {
         "hash", "path", "summary", "description", "content", "created_by", "created_at", "archived", "deleted",
         "is_template", "extra_perms", "language", "kind", "starred", "has_preprocessor", "is_draft",
     } <= got.keys()  # fmt: skip
+
+
+async def test_a_schema_that_was_not_sent_is_read_off_the_content(api: House) -> None:
+    await api.script("u/ann/inferred", content="def main(b: int, a: str = 'x'): pass")
+    got = (await api.get("ann", "scripts/get/p/u/ann/inferred")).json
+    assert got["schema"] == {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {"b": {"type": "integer"}, "a": {"type": "string", "default": "x"}},
+        "required": ["b"],
+        "order": ["b", "a"],
+    }
+    assert list(got["schema"]["properties"]) == ["b", "a"]
+    assert (await api.get("ann", "scripts/list", path_exact="u/ann/inferred")).json[0]["schema"] == got["schema"]
+    await api.script("u/ann/inferred_bash", content='name="$1"', language="bash")
+    assert (await api.get("ann", "scripts/get/p/u/ann/inferred_bash")).json["schema"]["required"] == ["name"]
+
+
+async def test_a_script_without_main_is_kept_as_a_library(api: House) -> None:
+    body = {"path": "u/ann/library", "content": "def helper(): pass", "language": "python3", "summary": ""}
+    reply = await api.post("ann", "scripts/create", body, status=201)
+    assert "Tidemill-Note" not in reply.headers
+    got = (await api.get("ann", "scripts/get/p/u/ann/library")).json
+    assert got["auto_kind"] == "lib"
+    assert "schema" not in got
+
+
+async def test_content_that_cannot_be_read_is_deployed_with_a_note_and_without_a_schema(api: House) -> None:
+    for name, content in (("syntax", "def main(:"), ("depth", "-" * 50_000 + "1"), ("length", "#" * 100_000)):
+        body = {"path": f"u/ann/unread_{name}", "content": content, "language": "python3", "summary": ""}
+        reply = await api.post("ann", "scripts/create", body, status=201)
+        assert reply.headers["Tidemill-Note"].startswith("There is no schema: ")
+        assert "schema" not in (await api.get("ann", f"scripts/get/p/u/ann/unread_{name}")).json
+        reply = await api.post("ann", "scripts/create", {**body, "schema": {}, "parent_hash": reply.text}, status=201)
+        assert "Tidemill-Note" not in reply.headers
+        assert (await api.get("ann", f"scripts/get/p/u/ann/unread_{name}")).json["schema"] == {}
+
+
+async def test_the_same_without_a_schema_is_recognised_whether_or_not_one_was_read_before(api: House) -> None:
+    body: dict[str, Any] = {
+        "path": "u/ann/recognised",
+        "content": "def main(a): pass",
+        "language": "python3",
+        "summary": "",
+    }
+    first = (await api.post("ann", "scripts/create", body, status=201)).text
+    assert first == rules.hash_of(rules.fingerprint(store.values_of(NewScript(**body))), None)
+    schema = (await api.get("ann", "scripts/get/p/u/ann/recognised")).json["schema"]
+    for again in (body, {**body, "schema": None}):
+        assert (await api.post("ann", "scripts/create", again, status=201, skip_if_noop="true")).text == first
+        assert first in (await api.post("ann", "scripts/create", {**again, "auto_parent": True}, status=400)).text
+    await api.queue.look.execute("UPDATE platform.script SET schema = NULL WHERE hash = $1", first)
+    assert (await api.post("ann", "scripts/create", body, status=201, skip_if_noop="true")).text == first
+    own = {**body, "schema": {**schema, "properties": {"a": {"description": "d"}}}, "parent_hash": first}
+    second = (await api.post("ann", "scripts/create", own, status=201)).text
+    assert second != first
+    assert (await api.get("ann", "scripts/get/p/u/ann/recognised")).json["schema"] == own["schema"]
 
 
 async def test_a_new_version_archives_the_one_it_follows(api: House) -> None:

@@ -215,3 +215,60 @@ async def test_workers_are_listed_while_they_are_heard_of(api: Api) -> None:
     )
     await api.look.execute("UPDATE queue.worker SET beat_at = now() - interval '10 minutes' WHERE worker_run = $1", run)
     assert (await ann.get("/workers/list")).json == []
+
+
+async def test_an_admin_closes_a_workspace_and_a_superadmin_opens_it_again(api: Api) -> None:
+    workspace, root = await api.workspace(), await api.admin()
+    boss = await api.person("boss", workspace=workspace, is_admin=True)
+    bound = boss.with_token(await api.token_for(boss.email, workspace=workspace))
+    assert (await boss.post(f"/w/{workspace}/workspaces/archive")).status == 200
+    assert (await boss.get(f"/w/{workspace}/users/whoami")).status == 403
+    assert (await bound.get(f"/w/{workspace}/users/whoami")).status == 403
+    assert (await boss.post(f"/workspaces/unarchive/{workspace}")).status == 403
+    assert (await root.post(f"/workspaces/unarchive/{workspace}")).status == 200
+    assert (await bound.get(f"/w/{workspace}/users/whoami")).status == 200
+    assert (await root.post("/workspaces/unarchive/nowhere")).status == 404
+    assert (await root.post("/w/admins/workspaces/archive")).status == 400
+
+
+async def test_a_deleted_workspace_is_gone_with_all_that_was_in_it(api: Api) -> None:
+    workspace, other, root = await api.workspace(), await api.workspace(), await api.admin()
+    boss = await api.person("boss", workspace=workspace, is_admin=True)
+    bound = boss.with_token(await api.token_for(boss.email, workspace=workspace))
+    script = {"path": "f/a/x", "content": "def main(): return 1", "language": "python3", "summary": ""}
+    for place, who in ((workspace, boss), (other, root)):
+        assert (await who.post(f"/w/{place}/scripts/create", script)).status == 201
+    invitation = {"email": "guest@example.com", "is_admin": False, "operator": False}
+    assert (await boss.post(f"/w/{workspace}/workspaces/invite_user", invitation)).status == 200
+    assert (await boss.delete(f"/workspaces/delete/{workspace}")).status == 403
+    assert (await root.delete(f"/workspaces/delete/{workspace}?only_delete_forks=true")).status == 422
+    assert (await root.delete(f"/workspaces/delete/{workspace}")).status == 200
+    for table in ("member", "script", "invite", "token"):
+        assert await api.look.fetchval(f"SELECT count(*) FROM platform.{table} WHERE workspace_id = $1", workspace) == 0
+    assert await api.look.fetchval("SELECT count(*) FROM platform.script WHERE workspace_id = $1", other) == 1
+    assert (await bound.get("/users/whoami")).status == 401
+    assert (await root.get(f"/w/{workspace}/users/whoami")).status == 404
+    listed = (await root.get("/workspaces/list_as_superadmin?per_page=1000")).json
+    assert workspace not in {each["id"] for each in listed}
+    (entry,) = await api.audited(operation="workspaces.delete", resource=workspace)
+    assert entry["workspace_id"] == "admins"
+
+
+async def test_the_id_of_a_deleted_workspace_is_never_used_again(api: Api) -> None:
+    workspace, root = await api.workspace(), await api.admin()
+    await root.delete(f"/workspaces/delete/{workspace}")
+    # Jobs and audit entries of the old one are still kept for their time.
+    assert (await root.post("/workspaces/create", {"id": workspace, "name": "again"})).status == 409
+    assert (await root.post("/workspaces/exists", {"id": workspace})).json is True
+    assert (await root.post(f"/workspaces/unarchive/{workspace}")).status == 404
+    assert (await root.delete(f"/workspaces/delete/{workspace}")).status == 404
+    assert (await root.delete("/workspaces/delete/admins")).status == 400
+
+
+async def test_a_member_leaves_and_a_visitor_can_not(api: Api) -> None:
+    workspace, root = await api.workspace(), await api.admin()
+    ann = await api.person("ann", workspace=workspace)
+    assert (await root.post(f"/w/{workspace}/workspaces/leave")).status == 404
+    assert (await ann.post(f"/w/{workspace}/workspaces/leave")).status == 200
+    assert (await ann.get(f"/w/{workspace}/users/whoami")).status == 403
+    assert (await ann.get("/workspaces/list")).json == []

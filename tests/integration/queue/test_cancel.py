@@ -1,6 +1,7 @@
 """Cancelling: what waits ends at once, what runs is asked, and force does not ask."""
 
 import asyncio
+import json
 import uuid
 from typing import Any
 
@@ -82,3 +83,39 @@ async def test_of_an_end_and_a_cancellation_by_force_at_the_same_time_one_wins(q
             ("done", "finished", "success"),
             ("stale", "canceled", "canceled"),
         }
+
+
+async def cancel_many(queue: Queue, jobs: list[uuid.UUID], *, force: bool = False) -> dict[uuid.UUID | None, str]:
+    rows = await queue.api.fetch(
+        "SELECT id, answer FROM queue.cancel_jobs('w', $1, 'bob', NULL, $2, $3)",
+        jobs,
+        force,
+        json.dumps([an_audit_event("jobs.cancel")]),
+    )
+    return {row["id"]: row["answer"] for row in rows}
+
+
+async def test_many_are_canceled_at_once_and_told_of_once(queue: Queue) -> None:
+    claim = await queue.a_claim()
+    ended = await queue.a_claim()
+    await queue.finish(ended)
+    waits, theirs = await queue.request(a_job()), await queue.request(a_job(workspace_id="theirs"))
+    await queue.look.execute("DELETE FROM bus.outbox")
+    answers = await cancel_many(queue, [waits, theirs, claim.job_id, ended.job_id, uuid.uuid4()])
+    assert answers == {waits: "canceled", claim.job_id: "requested", None: "said"}
+    assert [each["key"] for each in await queue.outbox()] == ["audit.jobs.cancel"]
+    assert await queue.state_of(theirs) == "queued"
+
+
+async def test_many_ends_at_the_same_time_wait_for_each_other_and_not_in_a_circle(queue: Queue) -> None:
+    await queue.start_worker(slots=20)
+    for _ in range(15):
+        jobs = [await queue.request(a_job(limit_key=key, limit_ceiling=2)) for _ in range(4) for key in ("b", "a", "c")]
+        claims = [await queue.claimed() for _ in range(6)]
+        await asyncio.gather(
+            cancel_many(queue, jobs, force=True),
+            cancel_many(queue, jobs[::-1], force=True),
+            *(queue.finish(each) for each in claims),
+            *(queue.cancel(each, force=True) for each in jobs[::2]),
+        )
+        assert await queue.look.fetchval("SELECT count(*) FROM queue.live_job") == 0

@@ -85,9 +85,8 @@ class Calls:
 @asynccontextmanager
 async def long_lived(queue: Queue) -> AsyncIterator[Calls]:
     async with queue.api.acquire() as api, queue.worker.acquire() as worker, queue.scheduler.acquire() as scheduler:
-        yield Calls(
-            queue, {"api": Transaction(api), "worker": Transaction(worker), "scheduler": Transaction(scheduler)}
-        )
+        connections = {"api": api, "worker": worker, "scheduler": scheduler}
+        yield Calls(queue, {name: Transaction(each, lambda: None) for name, each in connections.items()})
 
 
 async def fill(queue: Queue, waiting: int, blocked: int) -> None:

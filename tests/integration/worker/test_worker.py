@@ -93,6 +93,29 @@ async def test_a_job_sees_the_variables_that_the_sdks_read_and_nothing_of_ours(q
     assert not [name for name in env if name.startswith("TIDEMILL_")]
 
 
+async def test_a_result_names_its_labels_and_may_call_itself_a_failure(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, "def main():\n    return {'wm_labels': ['a', 'b'], 'wm_failure': 'too few'}\n")
+    row = await finished(queue, job)
+    assert (row["outcome"], row["labels"]) == ("failure", ["a", "b"])
+    assert json.loads(row["result"])["error"] == {"name": "ManualFailure", "message": "too few"}
+    wrong = await ask(queue, broker, "def main():\n    return {'wm_labels': 7}\n")
+    assert (await finished(queue, wrong))["outcome"] == "success"
+    assert "wm_labels is no list" in await log_of(queue, wrong)
+
+
+async def test_a_streamed_result_is_kept_apart_from_the_log(queue: Queue, broker: Broker) -> None:
+    job = await ask(
+        queue, broker, "def main():\n    print('WM_STREAM: one\\\\n')\n    print('said')\n    print('WM_STREAM: two')\n"
+    )
+    assert (await finished(queue, job))["outcome"] == "success"
+    chunks = await queue.api.fetch("SELECT text FROM queue.job_stream WHERE job_id = $1 ORDER BY claim_no, seq", job)
+    assert "".join(each["text"] for each in chunks) == "one\ntwo"
+    printed = await queue.api.fetch("SELECT text FROM queue.job_log WHERE job_id = $1 ORDER BY claim_no, seq", job)
+    log = "".join(each["text"] for each in printed)
+    assert log.endswith("said\n")
+    assert "one" not in log
+
+
 async def test_a_log_is_there_while_the_job_runs(queue: Queue, broker: Broker) -> None:
     job = await ask(queue, broker, SLOW)
     await says(queue, job, "asleep")

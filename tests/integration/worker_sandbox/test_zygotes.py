@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import tidemill.shared
 import tidemill.worker
 from tests.integration.worker_sandbox.harness import Scripts, children_of, plainly, until
 from tidemill.worker.sandbox.pool import Sandbox, SandboxSettings, SandboxUnavailable, ZygoteKey
@@ -216,7 +217,8 @@ async def test_the_fallback_runs_bash(fallback: Scripts) -> None:
 
 def _import_paths() -> list[str]:
     """Return what PYTHONPATH needs to import the worker without this venv."""
-    return [str(Path(msgspec.__file__).parent.parent), str(Path(tidemill.worker.__path__[0]).parent.parent)]
+    packages = (tidemill.worker.__path__[0], tidemill.shared.__path__[0])
+    return [str(Path(msgspec.__file__).parent.parent), *(str(Path(each).parent.parent) for each in packages)]
 
 
 def _bootstraps(pid: int) -> bool:

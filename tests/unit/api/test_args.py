@@ -76,7 +76,7 @@ def test_xml_arrives_as_raw_string() -> None:
     assert msgspec.json.decode(args.from_body("application/soap+xml", None, b"<a/>")) == {"raw_string": "<a/>"}
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data", "application/cloudevents+json"])
+@pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data", "application/cloudevents-batch+json"])
 def test_other_types_are_refused_by_name(content_type: str) -> None:
     with pytest.raises(Unsupported, match=content_type.replace("+", r"\+")):
         args.from_body(content_type, None, b"x")
@@ -129,3 +129,40 @@ def test_whatever_is_sent_comes_out(value: dict[str, object]) -> None:
     except (UnicodeEncodeError, OverflowError):
         return
     assert from_json(written) == written
+
+
+EVENT = '"specversion": "1.0", "id": "7", "source": "/here", "type": "made"'
+
+
+def from_event(text: str, **how: bool) -> object:
+    return msgspec.json.decode(args.from_body("application/cloudevents+json", None, text.encode(), **how))
+
+
+def test_an_event_is_its_data_and_its_attributes() -> None:
+    about = {"specversion": "1.0", "id": "7", "source": "/here", "type": "made"}
+    assert from_event(f'{{{EVENT}, "x": "y", "data": {{"a": 1}}}}') == {
+        "a": 1,
+        "WEBHOOK__METADATA__": {**about, "x": "y"},
+    }
+    assert from_event(f'{{{EVENT}, "data": [1]}}') == {"body": [1], "WEBHOOK__METADATA__": about}
+    assert from_event(f"{{{EVENT}}}") == {"WEBHOOK__METADATA__": about}
+    assert from_event(f'{{{EVENT}, "data": {{"a": 1}}}}', wrap=True) == {
+        "body": {"a": 1},
+        "WEBHOOK__METADATA__": about,
+    }
+
+
+def test_the_data_of_an_event_can_not_pass_for_its_attributes() -> None:
+    said = from_event(f'{{{EVENT}, "data": {{"WEBHOOK__METADATA__": {{"source": "/forged"}}}}}}')
+    assert said["WEBHOOK__METADATA__"]["source"] == "/here"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '{"id": "7"}', f"{{{EVENT.replace(chr(34) + '7' + chr(34), '7')}}}", "{"])
+def test_what_is_no_event_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest):
+        from_event(text)
+
+
+def test_an_event_with_bytes_is_refused_by_name() -> None:
+    with pytest.raises(Unsupported, match="data_base64"):
+        from_event(f'{{{EVENT}, "data_base64": "AA=="}}')

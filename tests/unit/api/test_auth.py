@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from tidemill.api.http.limits import Attempts
 from tidemill.api.http.policy import Credential, Source, credential_of
 from tidemill.api.tokens import rules
+from tidemill.api.users.guessing import PER_ADDRESS, Guesses
 from tidemill.api.users.passwords import Passwords
 from tidemill.api.users.rules import is_username, normal_email, username_from
 
@@ -120,6 +121,29 @@ def test_a_success_forgets_the_failures_before_it() -> None:
     attempts.succeeded("ann")
     attempts.begin("ann")
     assert attempts.wait_for("ann") is None
+
+
+def test_an_attempt_that_was_none_is_taken_back_and_the_others_stay() -> None:
+    attempts = Attempts(StillClock(), allowed=2, window=timedelta(minutes=5))
+    for _ in range(2):
+        attempts.begin("ann")
+    assert attempts.wait_for("ann") is not None
+    attempts.forgive("ann")
+    attempts.forgive("bob")
+    assert attempts.wait_for("ann") is None
+    attempts.begin("ann")
+    assert attempts.wait_for("ann") is not None
+
+
+def test_a_guesser_is_not_freed_by_an_account_of_their_own() -> None:
+    guesses = Guesses(StillClock())
+    for number in range(PER_ADDRESS):
+        guesses.begin(f"victim{number}@x", "203.0.113.7")
+    assert guesses.wait_for("own@x", "203.0.113.7") is not None
+    guesses.begin("own@x", "203.0.113.7")
+    guesses.succeeded("own@x", "203.0.113.7")
+    assert guesses.wait_for("another@x", "203.0.113.7") is not None
+    assert guesses.wait_for("another@x", "203.0.113.8") is None
 
 
 def test_many_keys_do_not_grow_memory_for_ever() -> None:

@@ -8,7 +8,7 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from tidemill.api.http.errors import Forbidden
-from tidemill.api.http.origin import client_address, refuse_cross_site
+from tidemill.api.http.origin import client_address, network_of, refuse_cross_site
 from tidemill.api.settings import ApiSettings
 
 SETTINGS = ApiSettings(base_url="https://tidemill.example.com/")
@@ -67,3 +67,18 @@ def test_our_own_pages_and_programs_pass(headers: list[tuple[str, str]]) -> None
 def test_other_sites_do_not(headers: list[tuple[str, str]]) -> None:
     with pytest.raises(Forbidden):
         refuse_cross_site(a_request([("Host", "tidemill.internal"), *headers]), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("", ""),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_an_address_stands_for_its_network(address: str, network: str) -> None:
+    assert network_of(address) == network

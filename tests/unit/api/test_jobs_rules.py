@@ -124,11 +124,16 @@ def test_outcomes_and_states_follow_from_the_filters() -> None:
         rules.listing(ListQuery(status="fine"))
 
 
-def test_lists_take_commas_and_refuse_negations() -> None:
+def test_lists_take_commas_and_one_negation_of_all() -> None:
     assert rules.one_of("script, preview,", "job_kinds") == ["script", "preview"]
     assert rules.one_of("", "job_kinds") is None
+    assert rules.one_of("!", "job_kinds") is None
+    assert rules.one_of("!script, !preview", "job_kinds") == ["script", "preview"]
+    assert rules.one_of("!script,preview", "job_kinds") == ["script", "preview"]
+    assert rules.negated(ListQuery(job_kinds="!script", tag="x", status="!failure")) == ["job_kinds"]
+    assert rules.listing(ListQuery(status="!failure,canceled")).outcomes == ["skipped", "success"]
     with pytest.raises(Unprocessable, match="job_kinds"):
-        rules.one_of("!script", "job_kinds")
+        rules.one_of("script,!preview", "job_kinds")
 
 
 @given(st.text(st.sampled_from("aé😀\n")), st.integers(0, 40))
@@ -167,3 +172,26 @@ def test_an_update_hands_out_each_unit_once() -> None:
         assert said.log_offset == units
         offset = units
     assert heard == "".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (None, '{"a": {"b": [1.50, {"c.d": 2}]}, "": 3}'),
+        ("", '{"a": {"b": [1.50, {"c.d": 2}]}, "": 3}'),
+        ("a.b.0", "1.50"),
+        ("a.b", '[1.50, {"c.d": 2}]'),
+        ("a.b.2", "null"),
+        ("a.b.-1", "null"),
+        ("a.b.0.x", "null"),
+        ("nothing", "null"),
+        ("a'; DROP TABLE queue.job; --", "null"),
+    ],
+)
+def test_a_part_of_a_result_is_found_by_its_path(path: str | None, found: str) -> None:
+    assert bytes(rules.part('{"a": {"b": [1.50, {"c.d": 2}]}, "": 3}', path)).decode() == found
+
+
+def test_attack_a_result_too_deep_to_look_into_is_refused() -> None:
+    with pytest.raises(BadRequest, match="deeply"):
+        rules.part('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "a.0")

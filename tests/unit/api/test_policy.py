@@ -1,13 +1,16 @@
 """Who may call what: decided from the route's policy alone, and denied unless it says otherwise."""
 
+import uuid
 from dataclasses import replace
 
 import pytest
 from aiohttp import web
 
+from tidemill.api.app import OWN_ROUTES
 from tidemill.api.http.errors import HttpError
-from tidemill.api.http.policy import Asking, refusal
+from tidemill.api.http.policy import Asking, beyond_scopes, refusal
 from tidemill.api.http.route import Action, Call, Policy, Route, Viewer, Who, answers_text
+from tidemill.api.tokens.scopes import Use, scopes_of
 
 HERE = "demo"
 OUTSIDER = Asking(viewer=Viewer(email="out@x", username="out@x"), workspace_exists=True)
@@ -82,6 +85,26 @@ def test_a_token_for_one_workspace_works_nowhere_else() -> None:
 def test_a_job_acts_in_its_own_workspace_only() -> None:
     assert status(Who.MEMBER, JOB, workspace="other") == 403
     assert status(Who.SUPERADMIN, JOB, workspace=None) == 403
+
+
+@pytest.mark.parametrize("route", OWN_ROUTES, ids=lambda route: route.name)
+def test_what_would_let_a_token_outgrow_its_limits_is_done_in_person(route: Route) -> None:
+    use = Use(domain=route.policy.domain, action=route.policy.action)
+    scoped = replace(SUPERADMIN.viewer, scopes=scopes_of([f"{use.domain}:{use.action}"]))
+    job = replace(JOB.viewer, job_id=uuid.uuid4())
+    for viewer in (scoped, job):
+        assert (beyond_scopes(route, viewer, use) is not None) == route.in_person
+    assert beyond_scopes(route, SUPERADMIN.viewer, use) is None
+
+
+def test_passwords_and_superadmins_are_made_in_person() -> None:
+    assert {each.path for each in OWN_ROUTES if each.in_person} >= {
+        "/users/setpassword",
+        "/users/set_password_of/{email}",
+        "/users/create",
+        "/users/update/{email}",
+        "/users/tokens/update_scopes/{token_prefix}",
+    }
 
 
 async def nothing(_: Call) -> web.StreamResponse:

@@ -7,6 +7,7 @@ from tidemill.api.http.errors import BadRequest, Unprocessable
 from tidemill.api.scripts import paths, rules
 from tidemill.api.scripts.rules import NothingNew, Place, Version
 from tidemill.api.scripts.schemas import NewScript
+from tidemill.api.scripts.signatures.signature import Signature
 
 DOCUMENTED = """
     path parent_hash auto_parent summary description content schema is_template lock language kind tag envs
@@ -33,7 +34,7 @@ HEAD = version("head")
 
 
 def placed(script: NewScript, head: Version | None = None, named: Version | None = None) -> Place | NothingNew:
-    return rules.place(script, b"print", head, named)
+    return rules.place(script, (b"sent", b"print"), head, named)
 
 
 def test_every_documented_field_is_supported_refused_or_tolerated_and_only_one_of_them() -> None:
@@ -124,9 +125,20 @@ def test_a_head_that_one_may_not_write_is_not_known() -> None:
         placed(new(parent_hash="other"), None, version("other", "u/bob/s", may_write=False))
 
 
-def test_what_the_head_says_already_is_nothing_new() -> None:
-    same = Version(hash="same", path="u/ann/s", parent_hashes=[], fingerprint=b"print", is_head=True, may_write=True)
+@pytest.mark.parametrize("print_", [b"sent", b"print"])
+def test_what_the_head_says_already_is_nothing_new(print_: bytes) -> None:
+    same = Version(hash="same", path="u/ann/s", parent_hashes=[], fingerprint=print_, is_head=True, may_write=True)
     assert placed(new(), same) == NothingNew(head=same)
+
+
+def test_only_what_was_left_open_is_read_off_the_content() -> None:
+    open_, given = {"schema": None, "auto_kind": None, "tag": None}, {"schema": "{}", "auto_kind": "app", "tag": None}
+    signature = Signature(schema={"type": "object"})
+    assert rules.completed(open_, signature) == {"schema": '{"type":"object"}', "auto_kind": None, "tag": None}
+    assert rules.completed(open_, Signature(is_library=True)) == {"schema": None, "auto_kind": "lib", "tag": None}
+    for each in (signature, Signature(is_library=True), Signature(why="x")):
+        assert rules.completed(given, each) == given
+    assert rules.completed(open_, Signature(why="x")) == open_
 
 
 def test_a_hash_is_sixteen_hex_digits_that_depend_on_content_and_predecessor() -> None:

@@ -42,6 +42,12 @@ def test_a_missing_argument_is_named() -> None:
         call(main, a=1)
 
 
+def test_an_argument_that_may_be_none_may_be_left_out() -> None:
+    def main(a: int | None, b: str | None) -> None: ...
+
+    assert bind(main, {}) == ([], {"a": None, "b": None})
+
+
 def test_a_computed_default_is_left_to_python() -> None:
     def main(a=object):  # type: ignore[no-untyped-def]  # as scripts write it
         return a

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from tidemill.api.http.limits import Attempts
 from tidemill.api.settings import ApiSettings
 from tidemill.api.tokens.usage import TokenUsage
+from tidemill.api.users.guessing import Guesses
 from tidemill.api.users.passwords import Passwords
 from tidemill.chassis import loops
 from tidemill.chassis.broker import Broker
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FAILED_LOGINS = 10
-_FAILED_LOGINS_WITHIN = timedelta(minutes=5)
 _WRITE_USAGE_EVERY = timedelta(seconds=10)
 
 
@@ -44,7 +42,7 @@ class ApiContext:
     waiters: "Waiters"
     """Those who wait for jobs at this replica."""
     passwords: Passwords
-    login_attempts: Attempts
+    guesses: Guesses
     token_usage: TokenUsage
     closing: asyncio.Event
     """Set when this process goes: a handler that is cancelled from then on has not been left by its client."""
@@ -55,7 +53,6 @@ async def open_context(frame: Frame, settings: ApiSettings, waiters: "Waiters") 
     """Make the parts for the block, with the loop that writes down when tokens were used."""
     usage = TokenUsage(frame.database, frame.clock)
     passwords = Passwords()
-    attempts = Attempts(frame.clock, allowed=_FAILED_LOGINS, window=_FAILED_LOGINS_WITHIN)
     context = ApiContext(
         settings=settings,
         database=frame.database,
@@ -65,7 +62,7 @@ async def open_context(frame: Frame, settings: ApiSettings, waiters: "Waiters") 
         clock=frame.clock,
         waiters=waiters,
         passwords=passwords,
-        login_attempts=attempts,
+        guesses=Guesses(frame.clock),
         token_usage=usage,
         closing=asyncio.Event(),
     )

@@ -67,24 +67,24 @@ class Executor(Protocol):
 class Transaction:
     """One open transaction; what it wrote is there for others only after its block has ended well."""
 
-    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record], database: Database) -> None:
+    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record], lost: Callable[[], None]) -> None:
         self.connection = connection
-        self.database = database
+        self.lost = lost
 
     async def fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
-        with _Translated(self.database):
+        with _Translated(self.lost):
             return await self.connection.fetch(query, *values)
 
     async def fetchrow(self, query: str, *values: Any) -> asyncpg.Record | None:
-        with _Translated(self.database):
+        with _Translated(self.lost):
             return await self.connection.fetchrow(query, *values)
 
     async def fetchval(self, query: str, *values: Any) -> Any:
-        with _Translated(self.database):
+        with _Translated(self.lost):
             return await self.connection.fetchval(query, *values)
 
     async def execute(self, query: str, *values: Any) -> None:
-        with _Translated(self.database):
+        with _Translated(self.lost):
             await self.connection.execute(query, *values)
 
 
@@ -163,27 +163,27 @@ class Database:
 
         Only what the driver raises is translated, never what the block itself does.
         """
-        with _Translated(self):
+        with _Translated(self.lost):
             connection = await self._pool.acquire(timeout=self._timeout)
         try:
             transaction = connection.transaction()
-            with _Translated(self):
+            with _Translated(self.lost):
                 await transaction.start()
             try:
-                yield Transaction(connection, self)
+                yield Transaction(connection, self.lost)
             except BaseException:
                 # A connection that is gone has undone everything already.
                 with suppress(InterfaceError, *_BROKEN):
                     await transaction.rollback()
                 raise
-            with _Translated(self):
+            with _Translated(self.lost):
                 await transaction.commit()
         finally:
             await self._pool.release(connection)
 
     async def _repeat(self, statement: Callable[[asyncpg.Pool[asyncpg.Record]], Awaitable[R]]) -> R:
         for attempt in range(_TRIES):
-            with _Translated(self):
+            with _Translated(self.lost):
                 try:
                     answer = await statement(self._pool)
                 except _REPEATABLE:
@@ -209,8 +209,8 @@ class Database:
 class _Translated:
     """Turn what the driver raises when the server is away into DatabaseUnavailable."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
 
     def __enter__(self) -> None:
         return None
@@ -219,7 +219,7 @@ class _Translated:
         # InterfaceError is also what the driver raises for a wrong number of arguments: a mistake of ours, no outage.
         closed = isinstance(error, InterfaceError) and any(word in str(error) for word in ("clos", "released"))
         if closed or isinstance(error, _BROKEN):
-            self._database.lost()
+            self._lost()
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
 
 

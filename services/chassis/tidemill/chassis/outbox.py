@@ -53,7 +53,7 @@ class SayingTransaction(Transaction):
     """A transaction that remembers what was said in it, so that it can be published after the commit."""
 
     def __init__(self, transaction: Transaction) -> None:
-        super().__init__(transaction.connection, transaction.database)
+        super().__init__(transaction.connection, transaction.lost)
         self.said: list[str] = []
 
     async def say(self, *messages: Message) -> None:

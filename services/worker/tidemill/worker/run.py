@@ -25,6 +25,7 @@ from tidemill.chassis.telemetry import Metric, count, observe, span
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress
 from tidemill.shared.script import Outcome
+from tidemill.worker import marks
 from tidemill.worker.context import SAYS, Context
 from tidemill.worker.environment import variables
 from tidemill.worker.held import Halt, Holding
@@ -51,6 +52,10 @@ async def run(ctx: Context, holding: Holding) -> None:
     facts: dict[str, str | int] = {"job_id": str(claim.id), "workspace_id": claim.workspace_id, "claims": claim.claims}
     with span("run job", kind=SpanKind.CONSUMER, parent=claim.traceparent, attributes=facts):
         written = Log(lambda chunk: _append(ctx, claim, chunk), lambda: _tell_followers(ctx, claim, Progress.LOGGED))
+        streamed = Log(
+            lambda chunk: queue.append_stream(ctx.database, claim, chunk.seq, chunk.text, chunk.units),
+            lambda: _tell_followers(ctx, claim, Progress.LOGGED),
+        )
         written.write(
             f"job={claim.id} tag={claim.tag} worker={ctx.me.name} isolation={ctx.me.isolation}"
             + (f" claim={claim.claims}" if claim.claims > 1 else "")
@@ -58,16 +63,17 @@ async def run(ctx: Context, holding: Holding) -> None:
         )
         _tell_followers(ctx, claim, Progress.STARTED)
         began = time.monotonic()
-        async with background(written.run()):
-            ending = await _execute(ctx, claim, holding, written)
-        await _report(ctx, claim, holding, ending, written)
+        async with background(written.run(), streamed.run()):
+            ending = marks.judged(await _execute(ctx, claim, holding, written, streamed))
+            found = _labels(ending, written)
+        await _report(ctx, claim, holding, ending, found, written, streamed)
         took = timedelta(seconds=time.monotonic() - began)
         observe(Metric.JOB_RUN, took, language=claim.language)
         count(Metric.JOBS_FINISHED, reason=holding.halt or ending.reason, language=claim.language)
         log.info("job ran", extra={**facts, "reason": holding.halt or ending.reason, "took": took.total_seconds()})
 
 
-async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log) -> Ending:
+async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, streamed: Log) -> Ending:
     try:
         execution = await _prepare(ctx, claim)
     except ScriptGone as gone:
@@ -78,8 +84,7 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log) -
                 ZygoteKey(workspace=claim.workspace_id),
                 execution,
                 on_log=written.write,
-                # A chunk of a streamed result belongs to the log until results can be followed as a stream.
-                on_stream=written.write,
+                on_stream=streamed.write,
                 cancel=holding.stop,
             )
     except SandboxUnavailable as error:
@@ -127,7 +132,23 @@ async def _source(ctx: Context, workspace_id: str, script_hash: str) -> str | No
     raise AssertionError("unreachable")
 
 
-async def _report(ctx: Context, claim: Claim, holding: Holding, ending: Ending, written: Log) -> None:
+def _labels(ending: Ending, written: Log) -> list[str] | None:
+    try:
+        return marks.labels(ending)
+    except marks.NoLabels as wrong:
+        written.write(f"[the job has no labels: {wrong}]\n")
+        return None
+
+
+async def _report(
+    ctx: Context,
+    claim: Claim,
+    holding: Holding,
+    ending: Ending,
+    found: list[str] | None,
+    written: Log,
+    streamed: Log,
+) -> None:
     # A job that reached its own end before it could be stopped has that end, whatever was asked of it meanwhile.
     stopped = ending.reason == "canceled"
     for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, Random()):  # noqa: S311 - jitter, not a secret
@@ -137,10 +158,14 @@ async def _report(ctx: Context, claim: Claim, holding: Holding, ending: Ending, 
             if stopped and holding.halt is Halt.DRAINED:
                 ctx.outbox.publish_soon(await queue.release(ctx.database, claim))
                 return
+            if (rest := await streamed.last()) is not None:
+                # Before the end, so that who hears of the end has all that was streamed; a claim that is over is
+                # told so by what comes next.
+                await queue.append_stream(ctx.database, claim, rest.seq, rest.text, rest.units)
             answer, said = await queue.finish(
                 ctx.database,
                 claim,
-                _as_report(ctx, ending, await written.last()),
+                _as_report(ctx, ending, found, await written.last()),
                 None if stopped else bytes(ending.result),
             )
         except DatabaseUnavailable:
@@ -156,7 +181,7 @@ async def _report(ctx: Context, claim: Claim, holding: Holding, ending: Ending, 
     _tell_followers(ctx, claim, Progress.ENDED)
 
 
-def _as_report(ctx: Context, ending: Ending, chunk: Chunk | None) -> Report:
+def _as_report(ctx: Context, ending: Ending, found: list[str] | None, chunk: Chunk | None) -> Report:
     if ending.reason == "canceled":
         outcome = Outcome.CANCELED
     else:
@@ -165,6 +190,7 @@ def _as_report(ctx: Context, ending: Ending, chunk: Chunk | None) -> Report:
         outcome=outcome,
         worker=ctx.me.name,
         memory_peak_kb=ending.memory_peak_kb,
+        labels=found,
         log_seq=None if chunk is None else chunk.seq,
         log_text=None if chunk is None else chunk.text,
         log_units=None if chunk is None else chunk.units,

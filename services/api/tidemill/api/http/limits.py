@@ -44,6 +44,12 @@ class Attempts:
         if len(self._failures) > _REMEMBERED:
             self._failures.popitem(last=False)
 
+    def forgive(self, key: Hashable) -> None:
+        """Take one attempt back."""
+        failures = self._failures.get(key)
+        if failures is not None:
+            failures.count = max(0, failures.count - 1)
+
     def succeeded(self, key: Hashable) -> None:
         """Forget what failed before."""
         self._failures.pop(key, None)

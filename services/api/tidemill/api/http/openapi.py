@@ -22,7 +22,9 @@ _REFUSALS: dict[int, str] = {
     400: "The request can't be understood; the sentence names the parameter or field",
     401: "No valid token",
     403: "Not allowed",
+    404: "There is none that you may see",
     413: "The body is too large",
+    415: "The body's type or encoding is not supported",
     422: "A field has a value that is not allowed; the sentence names it",
     503: "The database can't be reached at this moment",
 }
@@ -200,8 +202,12 @@ def _may_answer(route: Route, status: int) -> bool:
     match status:
         case 401 | 403:
             return route.policy.who is not Who.ANYONE
-        case 413 | 422:
+        case 404:
+            return bool(route.parameters)
+        case 413 | 415:
             return has_body
+        case 422:
+            return has_body or bool(route.refuses)
         case _:
             return True
 

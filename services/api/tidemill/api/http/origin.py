@@ -22,6 +22,17 @@ def client_address(request: web.Request, trusted: Sequence[Network]) -> str:
     return address
 
 
+def network_of(address: str) -> str:
+    """Return whom an address stands for: of IPv6 the /64, because whoever has one address has all of them."""
+    if not _is_address(address):
+        return address
+    parsed = ipaddress.ip_address(address)
+    if parsed.version == 4:
+        return address
+    mapped = parsed.ipv4_mapped
+    return str(mapped) if mapped is not None else str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
 def refuse_cross_site(request: web.Request, settings: ApiSettings) -> None:
     """Raise Forbidden when a browser sent this on behalf of another site; what is no browser sends no such header."""
     site = request.headers.get("Sec-Fetch-Site")

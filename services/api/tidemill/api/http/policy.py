@@ -4,21 +4,25 @@ credential  Authorization: Bearer, else ?token=, else the cookie `token`
 token       one row by its SHA-256, or a job's token checked by the queue; nothing is cached, so a revoked token,
             a disabled person and an ended job are refused with their next request
 decision    `refusal()`, pure: policy, method and viewer in, the error out (or None)
+scopes      `beyond_scopes()`, pure as well: what the request does to what, against the token's scopes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
+from uuid import UUID
 
 import msgspec
 from aiohttp import web
+from asyncpg import Record
 
 from tidemill.api.http.decode import TOKEN_PARAMETER
 from tidemill.api.http.errors import Forbidden, HttpError, NotFound, Unauthorized
 from tidemill.api.http.origin import refuse_cross_site
 from tidemill.api.http.route import NOBODY, Policy, Route, Viewer, Who
 from tidemill.api.tokens.rules import digest, is_job_token
+from tidemill.api.tokens.scopes import KINDS, Use, scopes_of
 from tidemill.chassis.sql import load
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ COOKIE = "token"
 
 _READING = ("GET", "HEAD", "OPTIONS")
 _LONGEST_TOKEN = 512
+_JOB = "job"
 _NOT_VALID = "This token is not valid: it is unknown, expired or revoked."
 
 
@@ -91,6 +96,8 @@ async def authorise(ctx: "ApiContext", route: Route, params: Mapping[str, str], 
     if asking is None:
         raise Unauthorized(_NOT_VALID)
     refused = refusal(route.policy, request.method, workspace, asking)
+    if refused is None:
+        refused = await _of_scopes(ctx, route, params, asking.viewer)
     if refused is not None:
         raise refused
     return asking.viewer
@@ -113,6 +120,59 @@ def refusal(policy: Policy, method: str, workspace: str | None, asking: Asking) 
         if not (viewer.is_member or viewer.is_super_admin):
             return Forbidden(f"There is no workspace {workspace}, or you are not a member of it.")
     return _lacking(policy.who, viewer)
+
+
+def beyond_scopes(route: Route, viewer: Viewer, use: Use) -> HttpError | None:
+    """Return why the token's scopes do not cover this, or None when they do or there are none."""
+    if route.in_person and viewer.job_id is not None:
+        return Forbidden("A job's token may not do this.")
+    if viewer.scopes is None:
+        return None
+    if route.in_person:
+        return Forbidden("A token with scopes may not do this.")
+    if viewer.scopes.allow(use):
+        return None
+    needed = ":".join(filter(None, (use.domain, use.action, use.kind, use.path)))
+    return Forbidden(f"This token lacks scope: this needs {needed}.")
+
+
+async def _of_scopes(ctx: "ApiContext", route: Route, params: Mapping[str, str], viewer: Viewer) -> HttpError | None:
+    kind, name = _resource(route, params)
+    use = Use(
+        domain=route.policy.domain,
+        action=route.policy.action,
+        kind=kind if kind in KINDS else "",
+        path=name if kind != _JOB else None,
+    )
+    refused = beyond_scopes(route, viewer, use)
+    if refused is None or viewer.scopes is None or kind != _JOB or name is None:
+        return refused
+    # Whose job it is and of which path, only its row knows; asked for only when that may make a difference.
+    job = await _job_of(ctx, params["workspace"], name)
+    if job is None:
+        return refused
+    known = replace(
+        use,
+        kind="" if job["path"] is None else "scripts",
+        path=job["path"],
+        follows_job=use.action == "read" and job["created_by"] == viewer.username,
+    )
+    # The first refusal, which does not tell the path.
+    return refused if beyond_scopes(route, viewer, known) is not None else None
+
+
+def _resource(route: Route, params: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the kind and the name of what a request is about, as far as its route tells."""
+    before, brace, name = route.resource.partition("{")
+    return before.removesuffix(":"), params[name.removesuffix("}")] if brace else None
+
+
+async def _job_of(ctx: "ApiContext", workspace: str, name: str) -> Record | None:
+    try:
+        job = UUID(name)
+    except ValueError:
+        return None
+    return await ctx.database.fetchrow(QUERIES.job_of, workspace, job)
 
 
 def _lacking(who: Who, viewer: Viewer) -> HttpError | None:
@@ -156,6 +216,8 @@ async def _identify(ctx: "ApiContext", token: str, workspace: str | None) -> Ask
             is_member=member,
             token_prefix=row["prefix"],
             read_only=row["read_only"],
+            scopes=scopes_of(row["scopes"]),
+            token_ends=row["expires_at"],
         ),
         workspace_exists=row["workspace_exists"],
         token_workspace=row["token_workspace"],

@@ -1,6 +1,6 @@
 -- name: person_by_token
 -- One round trip tells who it is and what they are in the workspace of the path.
-SELECT t.prefix, t.email, t.workspace_id AS token_workspace, t.read_only, p.super_admin,
+SELECT t.prefix, t.email, t.workspace_id AS token_workspace, t.read_only, t.scopes, t.expires_at, p.super_admin,
        w.id IS NOT NULL AS workspace_exists, m.username, coalesce(m.is_admin, false) AS is_admin,
        coalesce(m.operator, false) AS operator
 FROM platform.token t
@@ -10,7 +10,16 @@ LEFT JOIN platform.member m ON m.workspace_id = w.id AND m.email = t.email AND N
 WHERE t.hash = $1 AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp());
 
 -- name: job_by_token
--- What a job may do was written down when it was requested; but nobody disabled since then acts through one.
+-- What a job may do was written down when it was requested; but nobody who has been disabled or has gone since then acts
+-- through one, and nothing acts in a workspace that is closed.
 SELECT j.job_id, j.workspace_id, j.permissioned_as, j.email, j.permissions
 FROM queue.verify_job_token($1) j
-WHERE NOT EXISTS (SELECT FROM platform.person p WHERE p.email = j.email AND p.disabled);
+JOIN platform.person p ON p.email = j.email AND NOT p.disabled
+JOIN platform.workspace w ON w.id = j.workspace_id AND NOT w.archived
+WHERE p.super_admin
+   OR EXISTS (SELECT FROM platform.member m WHERE m.workspace_id = w.id AND m.email = j.email AND NOT m.disabled);
+
+-- name: job_of
+-- The path of a deployed script's job only: a preview may name one that is not its own.
+SELECT CASE WHEN j.kind = 'script' THEN j.path END AS path, j.created_by FROM queue.any_job j
+WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1;

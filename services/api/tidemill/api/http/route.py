@@ -8,6 +8,7 @@ built, so a route without a policy does not exist.
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -16,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from tidemill.api.http.operations import OPERATIONS
+from tidemill.api.tokens.scopes import KINDS, Scopes
 from tidemill.shared.messages.audit import ActionKind, AuditRecorded
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ ADMINS = "admins"
 """The workspace of the installation itself."""
 
 _PARAMETER = re.compile(r"\{([a-z_]+)(\.\.\.)?\}")
+_RESOURCE = re.compile(rf"|\{{[a-z_]+\}}|job:\{{[a-z_]+\}}|({'|'.join(sorted(KINDS))})(:\{{[a-z_]+\}})?")
 
 
 class Who(StrEnum):
@@ -97,6 +100,9 @@ class Viewer:
     job_workspace: str | None = None
     token_prefix: str = ""
     read_only: bool = False
+    scopes: Scopes | None = None
+    """What the token may do, None when it may do all that its person may."""
+    token_ends: datetime | None = None
 
     @property
     def permissioned_as(self) -> str:
@@ -135,6 +141,11 @@ class Route:
     """Body fields and query parameters that are accepted and not used, with the reason."""
     refuses: Mapping[str, Refused] = field(default_factory=dict)
     """Body fields and query parameters that are accepted only while they ask for nothing."""
+    resource: str = ""
+    """What a scoped token needs for one thing: `{path}`, or for jobs `scripts:{path}`, `scripts`, or `job:{id}` of one
+    that is there. Without it only a scope without paths covers the route: lists, previews, what is named by a hash."""
+    in_person: bool = False
+    """Only by a login or a token without limits: through it a job's or a scoped token could widen itself."""
     audited: str | None = None
     """The operation that the handler says as AuditRecorded in its transaction."""
     raw_body: str | None = None
@@ -151,18 +162,24 @@ class Route:
             raise ValueError(f"{self.method} {self.path}: what changes or runs something is audited")
         if self.audited is not None and self.audited not in OPERATIONS:
             raise ValueError(f"{self.path}: {self.audited} is no operation that clients know")
+        if _RESOURCE.fullmatch(self.resource) is None or not set(_names(self.resource)) <= set(self.parameters):
+            raise ValueError(f"{self.path}: {self.resource} is no resource of it")
         if not self.answers:
             raise ValueError(f"{self.path}: say what it answers")
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """The names in the path, in order."""
-        return tuple(name for name, _ in _PARAMETER.findall(self.path))
+        return _names(self.path)
 
     @property
     def name(self) -> str:
         """What the route is called in documents, logs and metrics."""
         return f"{self.method} {self.path}"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name, _ in _PARAMETER.findall(text))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
     JSON object ──────── as it is                 form ─────── its fields, as strings
     other JSON ───────── {"body": ...}            text, XML ── {"raw_string": "..."}
-    nothing ──────────── {}                       all else ─── 415
+    nothing ──────────── {}                       CloudEvent ─ its data, and its attributes as WEBHOOK__METADATA__
+                                                  all else ─── 415
 
 `wrap_body` puts whatever came under `body`, `raw` adds what came as `raw_string`; chosen headers and query parameters
 come last and win over keys of the body.
@@ -21,6 +22,8 @@ from tidemill.api.http.errors import BadRequest, Unsupported
 
 NONE = "{}"
 _MOST_FIELDS = 10_000
+EVENT_ATTRIBUTES = "WEBHOOK__METADATA__"
+_EVENT_NEEDS = ("specversion", "id", "source", "type")
 _CREDENTIALS = frozenset(("authorization", "proxy-authorization", "cookie", "token"))
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -34,6 +37,8 @@ def from_body(content_type: str, charset: str | None, body: bytes, *, wrap: bool
         args = NONE
     elif _is_json(content_type):
         args = from_json(body, wrap=wrap)
+    elif content_type == "application/cloudevents+json":
+        args = _from_event(_text(body, "utf-8"), wrap=wrap)
     elif content_type == "application/x-www-form-urlencoded":
         args = _wrapped(_encode(_form(body)), wrap)
     elif content_type.startswith("text/") or content_type == "application/xml" or content_type.endswith("+xml"):
@@ -103,6 +108,24 @@ def _refuse_credentials(names: str | None, parameter: str) -> None:
 
 def _split(names: str | None) -> Iterable[str]:
     return [name for name in re.split(r"[,\s]+", names or "") if name]
+
+
+def _from_event(text: str, *, wrap: bool) -> str:
+    """Return the arguments in one CloudEvent, its data as it was written."""
+    from_json(text.encode())
+    try:
+        event = _object.decode(text)
+    except msgspec.DecodeError:
+        raise BadRequest("The body is not one CloudEvent but something else; send events one at a time.") from None
+    for name in _EVENT_NEEDS:
+        value = msgspec.json.decode(event.get(name, b"null"))
+        if not isinstance(value, str) or not value:
+            raise BadRequest(f"The body is no CloudEvent: {name} must be a text.")
+    if "data_base64" in event:
+        raise Unsupported("A CloudEvent can't become arguments when its data is bytes: send data, not data_base64.")
+    data = event.pop("data", None)
+    args = NONE if data is None else from_json(bytes(data), wrap=wrap)
+    return _encode({**_object.decode(args), EVENT_ATTRIBUTES: event})
 
 
 def _is_json(content_type: str) -> bool:

@@ -5,11 +5,11 @@ from uuid import UUID
 from aiohttp import web
 
 from tidemill.api.context import ApiContext
-from tidemill.api.http.answer import text
+from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import Forbidden
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import look, store
-from tidemill.api.jobs.schemas import CancelReason
+from tidemill.api.jobs.schemas import CancelReason, SelectionQuery
 from tidemill.chassis.outbox import hint_of, to_say
 from tidemill.shared.message import Message
 from tidemill.shared.messages import CancelJob, JobAnswered, JobProgressed
@@ -26,6 +26,22 @@ async def softly(call: Call) -> web.StreamResponse:
 async def by_force(call: Call) -> web.StreamResponse:
     """Cancel a job without waiting for its worker."""
     return await _cancel(call, force=True)
+
+
+async def selection(call: Call) -> web.StreamResponse:
+    """Cancel those of some jobs that the viewer may cancel and that have not ended, and answer their ids."""
+    query: SelectionQuery = call.query
+    wanted: list[UUID] = list(dict.fromkeys(call.body))
+    ids = await store.cancelable(call.ctx.database, call.workspace, wanted, call.viewer)
+    operation = "jobs.force_cancel" if query.force_cancel else "jobs.cancel"
+    audit = call.audit("Delete", f"{len(ids)} jobs", {"ids": [str(each) for each in ids]}, operation=operation)
+    canceled, besides = await store.cancel_many(
+        call.ctx.database, call.workspace, ids, call.viewer.username, force=query.force_cancel, also=to_say([audit])
+    )
+    call.ctx.outbox.publish_soon(besides)
+    for job_id, how in canceled.items():
+        _tell(call.ctx, job_id, how)
+    return json(list(canceled))
 
 
 async def give_up(ctx: ApiContext, workspace: str, job_id: UUID, by: str, reason: str) -> None:

@@ -10,7 +10,17 @@ from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import BadRequest, NotFound
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import rules, store
-from tidemill.api.jobs.schemas import CompletedJob, GetQuery, Job, Position, ResultMaybe, Timing, UpdateQuery
+from tidemill.api.jobs.schemas import (
+    CompletedJob,
+    GetQuery,
+    Job,
+    JobUpdate,
+    Position,
+    ResultMaybe,
+    ResultQuery,
+    Timing,
+    UpdateQuery,
+)
 
 HOLD = timedelta(seconds=1)
 """How long a follower is held when there is nothing new: some ask again without a pause."""
@@ -40,21 +50,22 @@ async def get_completed(call: Call) -> web.StreamResponse:
     """Answer a job that has ended."""
     job = await _job(call, with_logs=True, with_code=True)
     if not isinstance(job, CompletedJob):
-        raise _unfinished(call)
+        raise unfinished(call)
     return json(job)
 
 
 async def result(call: Call) -> web.StreamResponse:
-    """Answer the result of a job that has ended."""
-    found = await _result(call)
+    """Answer the result of a job that has ended, or a part of it."""
+    query: ResultQuery = call.query
+    found = await found_result(call)
     if found.outcome is None:
-        raise _unfinished(call)
-    return json(msgspec.Raw((found.result or "null").encode()))
+        raise unfinished(call)
+    return json(rules.part(found.result or "null", query.path))
 
 
 async def result_maybe(call: Call) -> web.StreamResponse:
     """Answer the result of a job, or how far it is."""
-    found = await _result(call)
+    found = await found_result(call)
     ended = found.outcome is not None
     return json(
         ResultMaybe(
@@ -68,9 +79,9 @@ async def result_maybe(call: Call) -> web.StreamResponse:
 
 async def timing(call: Call) -> web.StreamResponse:
     """Answer when a job ran."""
-    found = await _result(call)
+    found = await found_result(call)
     if found.finished_at is None:
-        raise _unfinished(call)
+        raise unfinished(call)
     started_at = found.started_at or found.finished_at
     return json(
         Timing(
@@ -81,7 +92,7 @@ async def timing(call: Call) -> web.StreamResponse:
 
 async def logs(call: Call) -> web.StreamResponse:
     """Answer all that a job has printed so far."""
-    found = await _progress(call, log_offset=0, with_logs=True)
+    found = await progress(call, UpdateQuery())
     return text(found.tail)
 
 
@@ -92,10 +103,8 @@ async def update(call: Call) -> web.StreamResponse:
     until = clock.monotonic() + HOLD.total_seconds()
     async with call.ctx.waiters.follow(job_id_of(call)) as following:
         while True:
-            seen = await _progress(call, log_offset=query.log_offset, with_logs=not query.no_logs)
-            said, is_new = rules.update(
-                query, seen.state, seen.outcome, seen.tail, seen.tail_from, seen.units, seen.memory_peak_kb
-            )
+            seen = await progress(call, query)
+            said, is_new = news(query, seen)
             left = until - clock.monotonic()
             if is_new or left <= 0:
                 return json(said)
@@ -156,21 +165,46 @@ async def _brief(call: Call) -> store.Brief:
     return found
 
 
-async def _result(call: Call) -> store.Result:
+async def found_result(call: Call) -> store.Result:
+    """Return how the job in the path ended, where it has; raises NotFound."""
     found = await store.result(call.ctx.database, call.workspace, job_id_of(call), call.viewer)
     if found is None:
         raise missing(call)
     return found
 
 
-async def _progress(call: Call, *, log_offset: int, with_logs: bool) -> store.Progress:
+async def progress(call: Call, query: UpdateQuery) -> store.Progress:
+    """Return where the job in the path is, with what the caller does not know; raises NotFound."""
     found = await store.progress(
-        call.ctx.database, call.workspace, job_id_of(call), call.viewer, log_offset=log_offset, with_logs=with_logs
+        call.ctx.database,
+        call.workspace,
+        job_id_of(call),
+        call.viewer,
+        log_offset=query.log_offset,
+        stream_offset=query.stream_offset,
+        with_logs=not query.without_logs,
     )
     if found is None:
         raise missing(call)
     return found
 
 
-def _unfinished(call: Call) -> NotFound:
+def news(query: UpdateQuery, seen: store.Progress) -> tuple[JobUpdate, bool]:
+    """Return what a follower is told, and whether any of it is new to them."""
+    return rules.update(
+        query,
+        seen.state,
+        seen.outcome,
+        seen.tail,
+        seen.tail_from,
+        seen.units,
+        seen.memory_peak_kb,
+        stream=seen.stream,
+        stream_from=seen.stream_from,
+        stream_units=seen.stream_units,
+    )
+
+
+def unfinished(call: Call) -> NotFound:
+    """Return the error for a job that has not ended."""
     return NotFound(f"The job {call.params['id']} has not ended yet.")

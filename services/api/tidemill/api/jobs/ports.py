@@ -22,8 +22,9 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 class Following(Protocol):
     """One who looks at a job while it goes on."""
 
-    async def wait(self, longest: timedelta) -> None:
-        """Return when there may be something new since the last call, or after `longest`."""
+    async def wait(self, longest: timedelta) -> bool:
+        """Return True when there may be something new since the last call, and False after `longest`."""
+        ...
 
 
 class Waiters(Protocol):
@@ -33,8 +34,14 @@ class Waiters(Protocol):
     def replica(self) -> ReplicaId:
         """The address of this replica: what a job's `reply_to` has to be."""
 
-    def expect(self, job_id: UUID) -> AbstractContextManager[asyncio.Future[Ended]]:
-        """Wait for a job from now on, before it is requested; the future resolves when it has ended."""
+    def expect(self, job_id: UUID, *, known: bool = False) -> AbstractContextManager[asyncio.Future[Ended]]:
+        """Wait for a job from now on, before it is requested; the future resolves when it has ended.
+
+        One that is `known` was requested before and is looked at once now.
+        """
 
     def follow(self, job_id: UUID) -> AbstractAsyncContextManager[Following]:
         """Hear of a job's progress for as long as the context lasts."""
+
+    def stream(self, who: str) -> AbstractContextManager[None]:
+        """Count one more open stream of somebody; raises TooManyRequests when they have their share."""

@@ -1,7 +1,9 @@
 """What a job becomes out of a script and a request, what a list is to hold, and what is new to a follower. Pure."""
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,8 +39,6 @@ _NOT_SEARCHED = Refused(reason="jobs can't be searched by it yet")
 LIST_REFUSES: Mapping[str, Refused] = {
     "all_workspaces": Refused(reason="jobs are listed one workspace at a time"),
     "allow_wildcards": Refused(reason="use script_path_start"),
-    "args": _NOT_SEARCHED,
-    "result": _NOT_SEARCHED,
     "broad_filter": _NOT_SEARCHED,
     "resolved": _NOT_SEARCHED,
     "concurrency_key": _NOT_SEARCHED,
@@ -56,9 +56,33 @@ LIST_TOLERATES: Mapping[str, str] = {
     "order_desc": "the newest come first, always",
 }
 
+_NULL = msgspec.Raw(b"null")
+_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
+KEY_LASTS = timedelta(hours=24)
+"""How long a request's own key is remembered."""
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+_COMMA_LISTS = (
+    "created_by",
+    "script_path_exact",
+    "script_hash",
+    "job_kinds",
+    "tag",
+    "worker",
+    "trigger_kind",
+    "label",
+)
 _UNFINISHED = ("running", "suspended", "scheduled_for_before_now")
-_FINISHED = ("success", "status", "is_skipped", "label", "completed_before", "completed_after")
+_FINISHED = ("success", "status", "is_skipped", "label", "result", "completed_before", "completed_after")
 _WAITING = ("scheduled", "blocked", "queued")
+
+
+class AskedBefore(Exception):
+    """This very request, by its own key, has led to a job already."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"the job {job_id} was asked for before")
+        self.job_id = job_id
 
 
 class NoResultInTime(HttpError):
@@ -118,6 +142,9 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     visible_to_owner: bool = True
     reply_to: str | None = None
     traceparent: str | None = None
+    request_key: str | None = None
+    request_digest: str | None = None
+    key_lasts_s: int | None = None
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,6 +213,18 @@ def request(
     )
 
 
+def with_key(job: JobRequest, key: str, *asked: bytes) -> JobRequest:
+    """Return the request under its caller's own key, with the digest of all that was asked; raises BadRequest."""
+    if _KEY.fullmatch(key) is None:
+        raise BadRequest("The header Idempotency-Key must be 1 to 255 printable ASCII characters.")
+    digest = hashlib.sha256()
+    for each in asked:
+        digest.update(len(each).to_bytes(8) + each)
+    return msgspec.structs.replace(
+        job, request_key=key, request_digest=digest.hexdigest(), key_lasts_s=int(KEY_LASTS.total_seconds())
+    )
+
+
 def listing(query: ListQuery, *, finished: bool | None = None) -> Listing:
     """Return what the filters ask for; `finished` is what the route itself restricts them to."""
     wants_unfinished = any(getattr(query, name) is not None for name in _UNFINISHED)
@@ -213,13 +252,29 @@ def in_utc(moment: datetime | None, name: str) -> datetime | None:
 
 
 def one_of(text: str | None, name: str) -> Sequence[str] | None:
-    """Return the values of a comma list; raises Unprocessable for a negation."""
+    """Return the values of a comma list; one that begins with `!` is negated as a whole.
+
+    Raises Unprocessable when only a later value is negated.
+    """
+    values = [each.strip() for each in (text or "").split(",") if each.strip()]
+    if not (text or "").lstrip().startswith("!") and any(each.startswith("!") for each in values):
+        raise Unprocessable(f"The parameter {name} is negated as a whole, by a ! at its beginning, or not at all.")
+    return [each.removeprefix("!").strip() for each in values if each != "!"] or None
+
+
+def negated(query: ListQuery) -> Sequence[str]:
+    """Return the names of the comma lists of which no value may fit."""
+    return [name for name in _COMMA_LISTS if (getattr(query, name) or "").lstrip().startswith("!")]
+
+
+def within(text: str | None, name: str) -> str | None:
+    """Return a JSON text that is to be found within another, in a form that can be asked for; raises BadRequest."""
     if text is None:
         return None
-    values = [each.strip() for each in text.split(",") if each.strip()]
-    if any(each.startswith("!") for each in values):
-        raise Unprocessable(f"The parameter {name} is not supported with a negation.")
-    return values or None
+    try:
+        return msgspec.json.encode(msgspec.json.decode(text)).decode()
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        raise BadRequest(f"The parameter {name} is not valid JSON.") from None
 
 
 def update(
@@ -230,22 +285,52 @@ def update(
     tail_from: int,
     units: int,
     memory_peak_kb: int | None,
+    *,
+    stream: str = "",
+    stream_from: int = 0,
+    stream_units: int = 0,
 ) -> tuple[JobUpdate, bool]:
     """Return what a follower is told, and whether any of it is new to them.
 
-    `tail` is the log from the unit `tail_from` on, which lies at or before the follower's own offset.
+    `tail` is the log from the unit `tail_from` on, which lies at or before the follower's own offset; so does `stream`.
     """
     completed = outcome is not None
     running = state == "running"
-    new_logs = "" if query.no_logs else beyond(tail, query.log_offset - tail_from)
+    new_logs = "" if query.without_logs else beyond(tail, query.log_offset - tail_from)
+    new_stream = beyond(stream, query.stream_offset - stream_from)
     said = JobUpdate(
         running=running,
         completed=completed,
         new_logs=new_logs or msgspec.UNSET,
-        log_offset=msgspec.UNSET if query.no_logs else units,
+        log_offset=msgspec.UNSET if query.without_logs else units,
+        new_result_stream=new_stream or msgspec.UNSET,
+        stream_offset=stream_units or msgspec.UNSET,
         mem_peak=msgspec.UNSET if memory_peak_kb is None else memory_peak_kb,
     )
-    return said, completed or running != query.running or bool(new_logs)
+    return said, completed or running != query.running or bool(new_logs or new_stream)
+
+
+def part(result: str, path: str | None) -> msgspec.Raw:
+    """Return the part of a JSON text under keys and numbers with dots between, as it was written, or null.
+
+    Raises BadRequest where it is too deep to be looked into.
+    """
+    try:
+        return _step(msgspec.Raw(result.encode()), path.split(".") if path else ())
+    except RecursionError:
+        raise BadRequest("The result is nested too deeply for a path into it.") from None
+
+
+def _step(found: msgspec.Raw, steps: Sequence[str]) -> msgspec.Raw:
+    for step in steps:
+        if bytes(found).lstrip()[:1] == b"{":
+            found = msgspec.json.decode(found, type=dict[str, msgspec.Raw]).get(step, _NULL)
+        elif bytes(found).lstrip()[:1] == b"[" and _INDEX.fullmatch(step):
+            items = msgspec.json.decode(found, type=list[msgspec.Raw])
+            found = items[int(step)] if int(step) < len(items) else _NULL
+        else:
+            return _NULL
+    return found
 
 
 def beyond(text: str, units: int) -> str:
@@ -300,7 +385,8 @@ def _outcomes(query: ListQuery) -> Sequence[str] | None:
     if (statuses := one_of(query.status, "status")) is not None:
         if unknown := set(statuses) - {each.value for each in Outcome}:
             raise BadRequest(f"The parameter status knows {', '.join(Outcome)}, not {', '.join(sorted(unknown))}.")
-        asked.append(set(statuses))
+        none_of = (query.status or "").lstrip().startswith("!")
+        asked.append({each.value for each in Outcome} - set(statuses) if none_of else set(statuses))
     for fitting in asked:
         wanted = fitting if wanted is None else wanted & fitting
     return None if wanted is None else sorted(wanted)

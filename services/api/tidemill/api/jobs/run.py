@@ -6,17 +6,21 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from tidemill.api.http.answer import json, text
+from tidemill.api.http.answer import text
 from tidemill.api.http.errors import NotFound
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import args as arguments
 from tidemill.api.jobs import cancel, rules, store
 from tidemill.api.jobs.ports import Ended
-from tidemill.api.jobs.rules import LineTooLong, NoResultInTime, Runnable
+from tidemill.api.jobs.reply import reply
+from tidemill.api.jobs.rules import AskedBefore, LineTooLong, NoResultInTime, Runnable
 from tidemill.api.jobs.schemas import Preview, RequestQuery, WaitQuery
 from tidemill.chassis.outbox import to_say
 from tidemill.chassis.telemetry import current_traceparent
 from tidemill.shared.ids import new_job_id
+
+_KEY = "Idempotency-Key"
+_REPLAYED = "Idempotency-Replayed"
 
 
 async def path(call: Call) -> web.StreamResponse:
@@ -99,7 +103,10 @@ def _with_extras(call: Call, args: str) -> str:
 async def _id_of(call: Call, runnable: Runnable, args: str) -> web.StreamResponse:
     query: RequestQuery = call.query
     job_id = query.job_id or new_job_id()
-    await _request(call, runnable, args, job_id)
+    try:
+        await _request(call, runnable, args, job_id)
+    except AskedBefore as before:
+        return _replayed(text(str(before.job_id), status=201))
     return text(str(job_id), status=201)
 
 
@@ -113,6 +120,8 @@ async def _result_of(call: Call, runnable: Runnable, args: str) -> web.StreamRes
             await _request(call, runnable, args, job_id, reply_to=call.ctx.waiters.replica)
             async with asyncio.timeout(patience.total_seconds()):
                 ended: Ended = await answer
+        except AskedBefore as before:
+            return await _result_of_earlier(call, before.job_id)
         except TimeoutError:
             reason = f"no result within {patience.total_seconds():g} s"
             await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
@@ -122,7 +131,26 @@ async def _result_of(call: Call, runnable: Runnable, args: str) -> web.StreamRes
                 reason = "the caller that waited for its result has gone"
                 await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
             raise
-    return json(msgspec.Raw(ended.result.encode()))
+    return reply(ended.result)
+
+
+async def _result_of_earlier(call: Call, job_id: UUID) -> web.StreamResponse:
+    """Answer the result of a job that an earlier request of the same key waits for; the job is that one's to cancel."""
+    patience = call.ctx.settings.wait_result_timeout
+    with call.ctx.waiters.expect(job_id, known=True) as answer:
+        try:
+            async with asyncio.timeout(patience.total_seconds()):
+                ended: Ended = await answer
+        except TimeoutError:
+            raise NoResultInTime(
+                f"The job {job_id} goes on: no result within {patience.total_seconds():g} s."
+            ) from None
+    return _replayed(reply(ended.result))
+
+
+def _replayed(answer: web.Response) -> web.Response:
+    answer.headers[_REPLAYED] = "true"
+    return answer
 
 
 async def _request(call: Call, runnable: Runnable, args: str, job_id: UUID, *, reply_to: str | None = None) -> None:
@@ -142,6 +170,9 @@ async def _request(call: Call, runnable: Runnable, args: str, job_id: UUID, *, r
         reply_to=reply_to,
         traceparent=current_traceparent(),
     )
+    if (key := call.request.headers.get(_KEY)) is not None:
+        names = msgspec.json.encode([call.route.name, call.params, call.query])
+        job = rules.with_key(job, key, names, (runnable.code or "").encode(), args.encode())
     what = runnable.path or runnable.hash or "preview"
     audit = call.audit("Execute", what, {"tag": job.tag}, span=str(job_id))
     ctx.outbox.publish_soon(await store.request(ctx.database, job, args, to_say([audit])))

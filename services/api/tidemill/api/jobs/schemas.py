@@ -7,11 +7,12 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tidemill.api.http.paging import Paged
+from tidemill.api.http.paging import MOST, Paged, PageSize
 
 LONGEST_RUN_S = 7 * 24 * 3600
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 RunSeconds = Annotated[int, msgspec.Meta(ge=0, le=LONGEST_RUN_S, description="0 is no limit of its own")]
+Contained = Annotated[str, msgspec.Meta(max_length=20_000, description="JSON that is to be found within")]
 Raw = Annotated[msgspec.Raw, msgspec.Meta(description="any JSON")]
 
 
@@ -60,6 +61,16 @@ class CancelReason(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+MOST_SELECTED = 1000
+Selection = Annotated[list[UUID], msgspec.Meta(max_length=MOST_SELECTED, description="the ids of jobs")]
+
+
+class SelectionQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """How a selection of jobs is canceled."""
+
+    force_cancel: bool = False
+
+
 class GetQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What of a job to leave out."""
 
@@ -67,16 +78,39 @@ class GetQuery(msgspec.Struct, frozen=True, kw_only=True):
     no_code: bool = False
 
 
+class ResultQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a result is wanted."""
+
+    path: Annotated[str, msgspec.Meta(max_length=1000, description="keys and numbers with dots between")] | None = None
+
+
 class UpdateQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller knows of a job already."""
 
     running: bool = False
     log_offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+    stream_offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     no_logs: bool = False
+
+    @property
+    def without_logs(self) -> bool:
+        """Whether the log is left out."""
+        return self.no_logs
+
+
+class FollowQuery(UpdateQuery, frozen=True, kw_only=True):
+    """What the caller of a stream knows already, and whether only the end matters."""
+
+    only_result: bool = False
+
+    @property
+    def without_logs(self) -> bool:
+        """Whether the log is left out."""
+        return self.no_logs or self.only_result
 
 
 class ListQuery(Paged, frozen=True, kw_only=True):
-    """Which jobs to list; where a comma list is taken, any of its values fits."""
+    """Which jobs to list; any value of a comma list fits, or after a leading `!` none of them."""
 
     created_by: str | None = None
     script_path_exact: str | None = None
@@ -87,6 +121,8 @@ class ListQuery(Paged, frozen=True, kw_only=True):
     worker: str | None = None
     trigger_kind: str | None = None
     label: str | None = None
+    args: Contained | None = None
+    result: Contained | None = None
     parent_job: UUID | None = None
     has_null_parent: bool | None = None
     is_flow_step: bool | None = None
@@ -102,6 +138,25 @@ class ListQuery(Paged, frozen=True, kw_only=True):
     is_skipped: bool | None = None
     completed_before: datetime | None = None
     completed_after: datetime | None = None
+
+
+class IdsQuery(ListQuery, frozen=True, kw_only=True):
+    """The same filters, for ids only: a page is as long as may be."""
+
+    per_page: PageSize = MOST
+
+
+class QueueCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs have not ended."""
+
+    database_length: int
+    suspended: int
+
+
+class CompletedCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs have ended."""
+
+    database_length: int
 
 
 class _Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +237,36 @@ class JobUpdate(msgspec.Struct, frozen=True, kw_only=True):
     completed: bool
     new_logs: str | UnsetType = UNSET
     log_offset: int | UnsetType = UNSET
+    new_result_stream: str | UnsetType = UNSET
+    stream_offset: int | UnsetType = UNSET
     mem_peak: int | UnsetType = UNSET
+
+
+class Update(JobUpdate, frozen=True, kw_only=True, tag_field="type", tag="update"):
+    """Something new about a job; `only_result` is its result, where only that was asked for."""
+
+    only_result: Raw | UnsetType = UNSET
+
+
+class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
+    """Nothing new."""
+
+
+class TimeIsUp(msgspec.Struct, frozen=True, tag_field="type", tag="timeout"):
+    """The stream has lasted long enough; the job may go on."""
+
+
+class Gone(msgspec.Struct, frozen=True, tag_field="type", tag="not_found"):
+    """There is no such job that you may see."""
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
+    """The job can't be followed at this moment."""
+
+    error: str
+
+
+StreamEvent = Update | Ping | TimeIsUp | Gone | Broken
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):

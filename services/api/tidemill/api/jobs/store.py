@@ -11,10 +11,10 @@ from asyncpg import PostgresError
 from asyncpg.exceptions import InvalidTextRepresentationError
 from msgspec import UNSET
 
-from tidemill.api.http.errors import BadRequest, Conflict
+from tidemill.api.http.errors import BadRequest, Conflict, HttpError, Unprocessable
 from tidemill.api.http.route import Viewer
 from tidemill.api.jobs.ports import Ended
-from tidemill.api.jobs.rules import JobRequest, Listing, Runnable, in_utc, one_of
+from tidemill.api.jobs.rules import AskedBefore, JobRequest, Listing, Runnable, in_utc, negated, one_of, within
 from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob
 from tidemill.chassis.database import Executor, sqlstate
 from tidemill.chassis.sql import load
@@ -22,11 +22,13 @@ from tidemill.shared.script import JobKind, Outcome
 
 QUERIES = load(__package__, "queries.sql")
 
-_REFUSALS: Mapping[str, tuple[type[BadRequest] | type[Conflict], str]] = {
+_REFUSALS: Mapping[str, tuple[type[HttpError], str]] = {
     "TM001": (BadRequest, "The job_id is taken."),
     "TM002": (BadRequest, "The parent_job does not exist in this workspace."),
     "TM003": (Conflict, "The parent_job belongs to a job that is being canceled."),
+    "TM007": (Unprocessable, "The Idempotency-Key was used for another request."),
 }
+_ASKED_BEFORE = "TM006"
 """What the queue answers to a request that it does not take."""
 
 
@@ -61,7 +63,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job is, and its log from some chunk on."""
+    """Where a job is, and its log and its streamed result, each from some chunk on."""
 
     state: str
     outcome: str | None
@@ -69,6 +71,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     tail: str
     tail_from: int
     units: int
+    stream: str
+    stream_from: int
+    stream_units: int
 
 
 async def script_by_path(db: Executor, workspace: str, path: str, viewer: Viewer) -> Runnable | None:
@@ -82,12 +87,17 @@ async def script_by_hash(db: Executor, workspace: str, version: str, viewer: Vie
 
 
 async def request(db: Executor, job: JobRequest, args: str, also: str) -> str:
-    """Ask for a job and return what was said with it, to be published; raises BadRequest or Conflict."""
+    """Ask for a job and return what was said with it, to be published.
+
+    Raises AskedBefore for a request that was made before under its own key, or an HttpError that says what is wrong.
+    """
     try:
         said: str = await db.fetchval(QUERIES.request, msgspec.json.encode(job).decode(), args, also)
     except InvalidTextRepresentationError as error:
         raise BadRequest("The arguments are not valid JSON.") from error
     except PostgresError as error:
+        if sqlstate(error) == _ASKED_BEFORE:
+            raise AskedBefore(UUID(error.detail)) from error
         if (refusal := _REFUSALS.get(sqlstate(error))) is None:
             raise
         kind, sentence = refusal
@@ -137,15 +147,16 @@ async def result(db: Executor, workspace: str, job_id: UUID, viewer: Viewer) -> 
 
 
 async def progress(
-    db: Executor, workspace: str, job_id: UUID, viewer: Viewer, *, log_offset: int, with_logs: bool
+    db: Executor, workspace: str, job_id: UUID, viewer: Viewer, *, log_offset: int, stream_offset: int, with_logs: bool
 ) -> Progress | None:
-    """Return where a job is with its log beyond an offset, or None when there is none that the viewer may see."""
+    """Return where a job is with what lies beyond the offsets, or None when there is none that the viewer may see."""
     row = await db.fetchrow(
-        QUERIES.read_update, workspace, job_id, viewer.username, viewer.is_admin, log_offset, with_logs
+        QUERIES.read_update, workspace, job_id, viewer.username, viewer.is_admin, log_offset, with_logs, stream_offset
     )
     if row is None:
         return None
-    return Progress(**{**row, "tail_from": int(row["tail_from"]), "units": int(row["units"])})
+    numbers = {name: int(row[name]) for name in ("tail_from", "units", "stream_from", "stream_units")}
+    return Progress(**{**row, **numbers})
 
 
 async def cancel(
@@ -155,6 +166,48 @@ async def cancel(
     row = await db.fetchrow(QUERIES.cancel, workspace, job_id, by, reason, force, also)
     assert row is not None
     return Canceled(**row)
+
+
+async def cancelable(db: Executor, workspace: str, ids: Sequence[UUID], viewer: Viewer) -> Sequence[UUID]:
+    """Return those of the jobs that the viewer may cancel."""
+    rows = await db.fetch(QUERIES.cancelable, workspace, list(ids), viewer.username, viewer.is_admin)
+    return [row["id"] for row in rows]
+
+
+async def cancel_many(
+    db: Executor, workspace: str, ids: Sequence[UUID], by: str, *, force: bool, also: str
+) -> tuple[Mapping[UUID, Canceled], str]:
+    """Cancel jobs in one transaction; return those that had not ended, and what was said besides."""
+    rows = await db.fetch(QUERIES.cancel_many, workspace, list(ids), by, None, force, also)
+    *jobs, besides = [dict(row) for row in rows]
+    return {row.pop("id"): Canceled(**row) for row in jobs}, besides["said"]
+
+
+async def run_now(db: Executor, workspace: str, job_id: UUID, also: str) -> tuple[str, str | None]:
+    """Let a job that waits for its time enter the line: `entered`, `not_scheduled` or `unknown`, and what was said."""
+    row = await db.fetchrow(QUERIES.run_now, workspace, job_id, also)
+    assert row is not None
+    return row["answer"], row["said"]
+
+
+async def forget(db: Executor, workspace: str, job_id: UUID, also: str) -> tuple[bool, str | None]:
+    """Forget what an ended job was given, answered and printed; return whether there is one, and what was said."""
+    row = await db.fetchrow(QUERIES.forget, workspace, job_id, also)
+    assert row is not None
+    return row["answer"] == "forgotten", row["said"]
+
+
+async def count_unfinished(db: Executor, workspace: str) -> tuple[int, int]:
+    """Return how many jobs of the workspace have not ended, and how many of them are suspended."""
+    row = await db.fetchrow(QUERIES.count_unfinished, workspace)
+    assert row is not None
+    return row["unfinished"], row["suspended"]
+
+
+async def count_finished(db: Executor, workspace: str) -> int:
+    """Return how many jobs of the workspace have ended."""
+    count: int = await db.fetchval(QUERIES.count_finished, workspace)
+    return count
 
 
 async def explain(db: Executor, workspace: str, job_id: UUID) -> str | None:
@@ -196,6 +249,7 @@ async def listing(db: Executor, workspace: str, query: ListQuery, wanted: Listin
         query.parent_job,
         query.has_null_parent,
     )
+    none_of = negated(query)
     times = (
         in_utc(query.started_before, "started_before"),
         in_utc(query.started_after, "started_after"),
@@ -203,17 +257,29 @@ async def listing(db: Executor, workspace: str, query: ListQuery, wanted: Listin
         in_utc(query.created_after, "created_after"),
     )
     if wanted.finished is False:
-        rows = await db.fetch(QUERIES.list_unfinished, *common, wanted.states, query.scheduled_for_before_now, *times)
-    else:
         rows = await db.fetch(
-            QUERIES.list_any,
+            QUERIES.list_unfinished,
+            *common,
+            wanted.states,
+            query.scheduled_for_before_now,
+            *times,
+            none_of,
+            within(query.args, "args"),
+        )
+    else:
+        labels = one_of(query.label, "label")
+        rows = await db.fetch(
+            QUERIES.list_any if labels is None or "label" in none_of else QUERIES.list_labeled,
             *common,
             *times,
             wanted.finished,
             wanted.outcomes,
             in_utc(query.completed_before, "completed_before"),
             in_utc(query.completed_after, "completed_after"),
-            query.label or None,
+            labels,
+            none_of,
+            within(query.args, "args"),
+            within(query.result, "result"),
         )
     return [_job(row, {}) for row in rows]
 
@@ -262,6 +328,7 @@ def _job(row: asyncpg.Record, more: Mapping[str, Any]) -> Job:
         duration_ms=millis(row["finished_at"] - started_at),
         success=row["outcome"] in (Outcome.SUCCESS, Outcome.SKIPPED),
         is_skipped=row["outcome"] == Outcome.SKIPPED,
+        deleted=row["deleted"],
         mem_peak=_or_unset(row["memory_peak_kb"]),
         labels=_or_unset(row["labels"]),
     )

@@ -12,7 +12,7 @@ woken by JobProgressed, for which this replica binds while somebody follows; the
 import asyncio
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -20,6 +20,7 @@ from uuid import UUID
 
 from asyncpg import PostgresError
 
+from tidemill.api.http.errors import TooManyRequests
 from tidemill.api.jobs import store
 from tidemill.api.jobs.ports import Ended
 from tidemill.chassis.broker import Broker, BrokerUnavailable, Delivery, Subscription
@@ -37,6 +38,8 @@ Look = Callable[[Sequence[UUID]], Awaitable[Mapping[UUID, Ended]]]
 """Returns those of the jobs that have ended."""
 
 POLL = timedelta(seconds=2)
+MOST_STREAMS = 50
+"""How many streams one person may hold open at one replica."""
 LINGER = timedelta(seconds=5)
 """How long a followed job stays bound after its last follower left: most come back at once."""
 
@@ -68,12 +71,14 @@ class Follower:
         """There may be something new."""
         self._news.set()
 
-    async def wait(self, longest: timedelta) -> None:
-        """Return when there may be something new since the last call, or after `longest`."""
+    async def wait(self, longest: timedelta) -> bool:
+        """Return True when there may be something new since the last call, and False after `longest`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(longest.total_seconds()):
                 await self._news.wait()
+        told = self._news.is_set()
         self._news.clear()
+        return told
 
 
 class WaitingRoom:
@@ -91,6 +96,7 @@ class WaitingRoom:
         self._followers: dict[UUID, set[Follower]] = {}
         """Each key is bound; one with an empty set is so for a while only."""
         self._left: dict[UUID, float] = {}
+        self._streams: Counter[str] = Counter()
 
     @property
     def replica(self) -> ReplicaId:
@@ -102,11 +108,25 @@ class WaitingRoom:
         """How many jobs are waited for."""
         return len(self._waiting)
 
+    def waiting_for(self, job_id: UUID) -> int:
+        """How many wait for one job."""
+        return len(self._waiting.get(job_id, ()))
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return self._streams.total()
+
     @contextmanager
-    def expect(self, job_id: UUID) -> Iterator[asyncio.Future[Ended]]:
-        """Wait for a job from now on, before it is requested; the future resolves when it has ended."""
+    def expect(self, job_id: UUID, *, known: bool = False) -> Iterator[asyncio.Future[Ended]]:
+        """Wait for a job from now on, before it is requested; the future resolves when it has ended.
+
+        One that is `known` was requested before and is looked at once now.
+        """
         answer: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(answer)
+        if known:
+            self._hint(job_id)
         try:
             yield answer
         finally:
@@ -130,6 +150,19 @@ class WaitingRoom:
             self._followers[job_id].discard(follower)
             if not self._followers[job_id]:
                 self._left[job_id] = time.monotonic()
+
+    @contextmanager
+    def stream(self, who: str) -> Iterator[None]:
+        """Count one more open stream of somebody; raises TooManyRequests when they have their share."""
+        if self._streams[who] >= MOST_STREAMS:
+            raise TooManyRequests(f"You have {MOST_STREAMS} streams open already; close one first.")
+        self._streams[who] += 1
+        try:
+            yield
+        finally:
+            self._streams[who] -= 1
+            if not self._streams[who]:
+                del self._streams[who]
 
     async def hear(self, delivery: Delivery) -> None:
         """Note what a message hints at."""

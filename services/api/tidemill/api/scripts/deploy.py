@@ -6,9 +6,12 @@ from asyncpg import UniqueViolationError
 from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import BadRequest, Forbidden, NotFound
 from tidemill.api.http.route import Call
-from tidemill.api.scripts import rules, store
+from tidemill.api.scripts import rules, signatures, store
 from tidemill.api.scripts.rules import NothingNew, Place
 from tidemill.api.scripts.schemas import CreateQuery, NewScript
+from tidemill.api.scripts.signatures.signature import Signature
+
+NOTE_HEADER = "Tidemill-Note"
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -16,13 +19,17 @@ async def create(call: Call) -> web.StreamResponse:
     new: NewScript = call.body
     query: CreateQuery = call.query
     rules.check(new)
+    signature = signatures.infer(new.language, new.content)
     try:
-        new_hash = await _deploy(call, new, skip_if_noop=query.skip_if_noop)
+        new_hash = await _deploy(call, new, signature, skip_if_noop=query.skip_if_noop)
     except UniqueViolationError as taken:
         raise BadRequest(
             f"The path {new.path} was deployed to at the same moment: look at it and try again."
         ) from taken
-    return text(new_hash, status=201)
+    answer = text(new_hash, status=201)
+    if signature.why is not None and rules.lacks_schema(new):
+        answer.headers[NOTE_HEADER] = f"There is no schema: {signature.why}."
+    return answer
 
 
 async def archive_path(call: Call) -> web.StreamResponse:
@@ -52,19 +59,23 @@ async def archive_version(call: Call) -> web.StreamResponse:
     return json(version)
 
 
-async def _deploy(call: Call, new: NewScript, *, skip_if_noop: bool) -> str:
-    values = store.values_of(new)
+async def _deploy(call: Call, new: NewScript, signature: Signature, *, skip_if_noop: bool) -> str:
+    sent = store.values_of(new)
+    values = rules.completed(sent, signature)
+    prints = (rules.fingerprint(sent), rules.fingerprint(values))
     async with call.ctx.outbox.transaction() as tx:
         if not await store.may_write(tx, new.path, call.viewer):
             raise Forbidden(f"You may not deploy to the path {new.path}.")
         head, named = await store.lock_standing(tx, call.workspace, new.path, new.parent_hash, call.viewer)
-        match rules.place(new, rules.fingerprint(values), head, named):
+        match rules.place(new, prints, head, named):
             case NothingNew(head=same):
                 if skip_if_noop:
                     return same.hash
                 raise BadRequest(f"Nothing differs from version {same.hash}, the head of the path {new.path}.")
             case Place(parent=parent):
-                new_hash = await store.insert(tx, call.workspace, values, parent, new.deployment_message, call.viewer)
+                new_hash = await store.insert(
+                    tx, call.workspace, values, prints[0], parent, new.deployment_message, call.viewer
+                )
         await tx.say(call.audit("Created", new.path, {"hash": new_hash}))
     return new_hash
 

@@ -1,7 +1,7 @@
 """What may be deployed, where in a path's line of versions it belongs, and by which hash it is known. Pure."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from tidemill.api.http.route import Refused
 from tidemill.api.jobs import tags
 from tidemill.api.scripts import paths
 from tidemill.api.scripts.schemas import NewScript
+from tidemill.api.scripts.signatures.signature import Signature
 from tidemill.shared.script import Language
 
 _NO_DEBOUNCING = Refused(reason="runs are not debounced yet")
@@ -56,6 +57,8 @@ TOLERATES: Mapping[str, str] = {
 KINDS = ("script", "failure", "trigger", "command", "approval", "preprocessor")
 KEPT_ANCESTORS = 100
 """How far back a version knows its lineage by itself; the history of its path knows all of it."""
+LIBRARY = "lib"
+"""The `auto_kind` of a script that is only imported by others."""
 _LONGEST_TEXT = 10 * 1024 * 1024
 
 
@@ -104,6 +107,21 @@ def check(new: NewScript) -> None:
         raise BadRequest(f"The tag {wrong}.")
 
 
+def lacks_schema(new: NewScript) -> bool:
+    """Return whether a schema is left for us to find."""
+    return bytes(new.schema) == b"null"
+
+
+def completed(sent: Mapping[str, Any], signature: Signature) -> Mapping[str, Any]:
+    """Return the columns of a version with what was left open, the schema and `auto_kind`, read off its content."""
+    found = dict(sent)
+    if sent["schema"] is None and signature.schema is not None:
+        found["schema"] = msgspec.json.encode(signature.schema).decode()
+    if sent["auto_kind"] is None and signature.is_library:
+        found["auto_kind"] = LIBRARY
+    return found
+
+
 def fingerprint(values: Mapping[str, Any]) -> bytes:
     """Return what tells two versions apart, from the columns of one; how it came to be deployed is no part of it."""
     return msgspec.json.encode([[name, values[name]] for name in sorted(values)])
@@ -116,14 +134,14 @@ def hash_of(print_: bytes, predecessor: str | None) -> str:
     return digest.hexdigest()
 
 
-def place(new: NewScript, print_: bytes, head: Version | None, named: Version | None) -> Place | NothingNew:
-    """Return where the new version belongs.
+def place(new: NewScript, prints: Collection[bytes], head: Version | None, named: Version | None) -> Place | NothingNew:
+    """Return where the new version belongs; `prints` are its own, as it was sent and as it is stored.
 
     `head` stands at its path, `named` is the version that `parent_hash` names. Raises BadRequest when the line would
     fork: a version follows the head of its path, takes a free path, or moves the head of another path to a free one.
     """
     auto = new.auto_parent or False
-    if head is not None and head.fingerprint == print_:
+    if head is not None and head.fingerprint in prints:
         return NothingNew(head=head)
     if not new.parent_hash:
         if head is not None and not auto:

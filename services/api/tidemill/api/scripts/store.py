@@ -49,7 +49,7 @@ def values_of(new: NewScript) -> Mapping[str, Any]:
         "content": new.content,
         "language": new.language,
         "kind": new.kind or "script",
-        "schema": None if bytes(new.schema) == b"null" else bytes(new.schema).decode(),
+        "schema": None if rules.lacks_schema(new) else bytes(new.schema).decode(),
         "lock": new.lock,
         "tag": new.tag or None,
         "envs": new.envs or [],
@@ -83,11 +83,17 @@ async def lock_standing(
 
 
 async def insert(
-    tx: Executor, workspace: str, values: Mapping[str, Any], parent: Version | None, message: str | None, viewer: Viewer
+    tx: Executor,
+    workspace: str,
+    values: Mapping[str, Any],
+    print_: bytes,
+    parent: Version | None,
+    message: str | None,
+    viewer: Viewer,
 ) -> str:
-    """Write a new version down, archive the one that it follows, and return its hash."""
+    """Write a new version down, archive the one that it follows, and return its hash, which `print_` decides."""
     predecessor = await tx.fetchval(QUERIES.find_newest, workspace, values["path"])
-    new_hash = rules.hash_of(rules.fingerprint(values), predecessor)
+    new_hash = rules.hash_of(print_, predecessor)
     lineage: list[str] = []
     if parent is not None:
         await tx.execute(QUERIES.archive, workspace, parent.hash, viewer.username, viewer.is_admin)

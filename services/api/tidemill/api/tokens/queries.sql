@@ -1,19 +1,39 @@
 -- name: add
-INSERT INTO platform.token (hash, prefix, email, label, workspace_id, read_only, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7);
+INSERT INTO platform.token (hash, prefix, email, label, workspace_id, read_only, expires_at, scopes, is_session)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: list_of_person
--- A job sees the tokens of its own workspace only.
-SELECT t.prefix, t.label, t.expires_at, t.created_at, t.last_used_at, t.workspace_id, t.read_only
+-- A job sees the tokens of its own workspace only, a token with scopes those that have no others.
+SELECT t.prefix, t.label, t.expires_at, t.created_at, t.last_used_at, t.workspace_id, t.read_only, t.scopes
 FROM platform.token t
-WHERE t.email = $1 AND ($2::text IS NULL OR t.workspace_id = $2)
+WHERE t.email = $1 AND ($2::text IS NULL OR t.workspace_id = $2) AND ($3::text[] IS NULL OR t.scopes <@ $3)
   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
-ORDER BY t.created_at DESC, t.prefix LIMIT $3 OFFSET $4;
+ORDER BY t.created_at DESC, t.prefix LIMIT $4 OFFSET $5;
 
 -- name: remove_by_prefix
 DELETE FROM platform.token t
 WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
+  AND ($4::text[] IS NULL OR t.scopes <@ $4)
 RETURNING t.prefix, t.workspace_id;
+
+-- name: update_label
+UPDATE platform.token t SET label = $5
+WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
+  AND ($4::text[] IS NULL OR t.scopes <@ $4)
+RETURNING t.prefix;
+
+-- name: update_scopes
+UPDATE platform.token t SET scopes = $5
+WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
+  AND ($4::text[] IS NULL OR t.scopes <@ $4)
+RETURNING t.prefix;
+
+-- name: remove_of_person_here
+DELETE FROM platform.token t WHERE t.email = $1 AND t.workspace_id = $2;
+
+-- name: end_sessions
+-- All but the one that asks for it.
+DELETE FROM platform.token t WHERE t.email = $1 AND t.is_session AND t.hash IS DISTINCT FROM $2;
 
 -- name: remove_by_hash
 DELETE FROM platform.token t WHERE t.hash = $1 RETURNING t.prefix;

@@ -1,8 +1,8 @@
 """Tokens: make one, list one's own, revoke."""
 
-from tidemill.api.http.route import Policy, Refused, Route, Who, answers_json, answers_text
+from tidemill.api.http.route import Policy, Route, Who, answers_json, answers_text
 from tidemill.api.tokens import handlers
-from tidemill.api.tokens.schemas import NewToken, TokenPage, TruncatedToken
+from tidemill.api.tokens.schemas import NewLabel, NewScopes, NewToken, TokenPage, TruncatedToken
 
 ROUTES = (
     Route(
@@ -13,7 +13,6 @@ ROUTES = (
         summary="Make a token",
         body=NewToken,
         answers={201: answers_text("The token, shown this once")},
-        refuses={"scopes": Refused(reason="scoped tokens are not available yet", harmless=(None, []))},
         audited="users.token.create",
     ),
     Route(
@@ -34,5 +33,26 @@ ROUTES = (
         summary="Revoke one of one's own tokens",
         answers={200: answers_text("What was done")},
         audited="users.token.delete",
+    ),
+    Route(
+        method="POST",
+        path="/users/tokens/update_label/{token_prefix}",
+        handler=handlers.update_label,
+        policy=Policy("users", "write", Who.PERSON),
+        summary="Call one of one's own tokens something else",
+        body=NewLabel,
+        answers={200: answers_text("What was done"), 404: answers_text("There is none")},
+        audited="users.update",
+    ),
+    Route(
+        method="POST",
+        path="/users/tokens/update_scopes/{token_prefix}",
+        handler=handlers.update_scopes,
+        policy=Policy("users", "write", Who.PERSON),
+        summary="Limit one of one's own tokens anew; without scopes it may do all that its person may",
+        body=NewScopes,
+        in_person=True,
+        answers={200: answers_text("What was done"), 404: answers_text("There is none")},
+        audited="users.update",
     ),
 )

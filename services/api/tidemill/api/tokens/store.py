@@ -1,6 +1,7 @@
 """The rows of tokens."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from tidemill.api.http.answer import or_unset
@@ -12,6 +13,17 @@ from tidemill.chassis.sql import load
 QUERIES = load("tidemill.api.tokens", "queries.sql")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Which of a person's tokens somebody may look at and change."""
+
+    email: str
+    workspace: str | None = None
+    """Only those bound to it."""
+    scopes: Sequence[str] | None = None
+    """Only those with no other scopes than these."""
+
+
 async def add(
     db: Executor,
     secret: NewSecret,
@@ -21,16 +33,18 @@ async def add(
     workspace: str | None,
     read_only: bool,
     expires_at: datetime | None,
+    scopes: Sequence[str] | None = None,
+    is_session: bool = False,
 ) -> None:
     """Keep a new token."""
-    await db.execute(QUERIES.add, secret.hash, secret.prefix, email, label, workspace, read_only, expires_at)
+    await db.execute(
+        QUERIES.add, secret.hash, secret.prefix, email, label, workspace, read_only, expires_at, scopes, is_session
+    )
 
 
-async def list_of_person(
-    db: Executor, email: str, *, workspace: str | None, limit: int, offset: int
-) -> Sequence[TruncatedToken]:
-    """Return a person's valid tokens, newest first; with a workspace only those bound to it."""
-    rows = await db.fetch(QUERIES.list_of_person, email, workspace, limit, offset)
+async def list_of_person(db: Executor, reach: Reach, *, limit: int, offset: int) -> Sequence[TruncatedToken]:
+    """Return a person's valid tokens within reach, newest first."""
+    rows = await db.fetch(QUERIES.list_of_person, reach.email, reach.workspace, reach.scopes, limit, offset)
     return [
         TruncatedToken(
             token_prefix=row["prefix"],
@@ -40,15 +54,36 @@ async def list_of_person(
             label=or_unset(row["label"]),
             expiration=or_unset(row["expires_at"]),
             workspace_id=or_unset(row["workspace_id"]),
-            email=email,
+            scopes=or_unset(row["scopes"]),
+            email=reach.email,
         )
         for row in rows
     ]
 
 
-async def remove_by_prefix(db: Executor, email: str, prefix: str, *, workspace: str | None) -> bool:
+async def remove_by_prefix(db: Executor, reach: Reach, prefix: str) -> bool:
     """Revoke a person's token and return whether there was one."""
-    return bool(await db.fetch(QUERIES.remove_by_prefix, email, prefix, workspace))
+    return bool(await db.fetch(QUERIES.remove_by_prefix, reach.email, prefix, reach.workspace, reach.scopes))
+
+
+async def update_label(db: Executor, reach: Reach, prefix: str, label: str | None) -> bool:
+    """Call a person's token something else and return whether there was one."""
+    return bool(await db.fetch(QUERIES.update_label, reach.email, prefix, reach.workspace, reach.scopes, label))
+
+
+async def update_scopes(db: Executor, reach: Reach, prefix: str, scopes: Sequence[str] | None) -> bool:
+    """Limit a person's token anew and return whether there was one."""
+    return bool(await db.fetch(QUERIES.update_scopes, reach.email, prefix, reach.workspace, reach.scopes, scopes))
+
+
+async def remove_of_person_here(db: Executor, email: str, workspace: str) -> None:
+    """Revoke what a person has bound to a workspace."""
+    await db.execute(QUERIES.remove_of_person_here, email, workspace)
+
+
+async def end_sessions(db: Executor, email: str, *, but: bytes | None = None) -> None:
+    """End a person's sessions, all but the one with this hash."""
+    await db.execute(QUERIES.end_sessions, email, but)
 
 
 async def remove_by_hash(db: Executor, token_hash: bytes) -> bool:

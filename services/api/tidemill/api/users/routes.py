@@ -1,8 +1,22 @@
-"""People: log in, log out, who am I."""
+"""People: log in, log out, who am I, and who else is there."""
 
-from tidemill.api.http.route import Policy, Route, Who, answers_json, answers_text
-from tidemill.api.users import handlers, sessions
-from tidemill.api.users.schemas import GlobalUserInfo, Login, User
+from tidemill.api.http.route import Policy, Refused, Route, Who, answers_json, answers_text
+from tidemill.api.users import handlers, members, people, sessions
+from tidemill.api.users.schemas import (
+    EditMember,
+    EditPerson,
+    GlobalUserInfo,
+    Login,
+    NewPassword,
+    NewPerson,
+    PersonPage,
+    User,
+)
+
+_DONE = answers_text("What was done")
+_NOBODY = answers_text("There is nobody like that")
+_BUSY = answers_text("Too many passwords are being looked at")
+_LAST = answers_text("It is the last superadmin")
 
 ROUTES = (
     Route(
@@ -12,7 +26,12 @@ ROUTES = (
         policy=Policy("users", "write", Who.ANYONE),
         summary="Log in with a password",
         body=Login,
-        answers={200: answers_text("A session's token; it also comes as the cookie `token`")},
+        answers={
+            200: answers_text("A session's token; it also comes as the cookie `token`"),
+            401: answers_text("The email or the password is wrong"),
+            403: answers_text("Another site sent this"),
+            429: answers_text("Too many failed logins; Retry-After tells how long to wait"),
+        },
         audited="users.login",
     ),
     Route(
@@ -47,5 +66,126 @@ ROUTES = (
         policy=Policy("users", "read", Who.MEMBER),
         summary="The email behind a username",
         answers={200: answers_text("The email")},
+    ),
+    Route(
+        method="POST",
+        path="/users/create",
+        handler=people.create,
+        policy=Policy("users", "write", Who.SUPERADMIN),
+        summary="Make a person",
+        body=NewPerson,
+        answers={201: _DONE, 409: answers_text("There is somebody with this email"), 429: _BUSY},
+        tolerates={"skip_email": "no mail is sent"},
+        refuses={
+            "login_type": Refused(reason="people log in with passwords only", harmless=(None, "", "password")),
+        },
+        in_person=True,
+        audited="users.add_global",
+    ),
+    Route(
+        method="POST",
+        path="/users/update/{email}",
+        handler=people.update,
+        policy=Policy("users", "write", Who.SUPERADMIN),
+        summary="Change a person: superadmin or not, name, disabled or not",
+        body=EditPerson,
+        answers={200: _DONE, 404: _NOBODY, 409: _LAST},
+        refuses={"is_devops": Refused(reason="there is no such role")},
+        in_person=True,
+        audited="users.update",
+    ),
+    Route(
+        method="DELETE",
+        path="/users/delete/{email}",
+        handler=people.delete,
+        policy=Policy("users", "write", Who.SUPERADMIN),
+        summary="Remove a person with their memberships and tokens",
+        answers={200: _DONE, 404: _NOBODY, 409: _LAST},
+        audited="users.delete",
+    ),
+    Route(
+        method="GET",
+        path="/users/list_as_super_admin",
+        handler=people.list_all,
+        policy=Policy("users", "read", Who.SUPERADMIN),
+        summary="List the people of the installation",
+        query=PersonPage,
+        answers={200: answers_json(list[GlobalUserInfo], "By email")},
+        refuses={"active_only": Refused(reason="when somebody was last here is not kept")},
+    ),
+    Route(
+        method="GET",
+        path="/users/exists/{email}",
+        handler=people.exists,
+        policy=Policy("users", "read", Who.PERSON),
+        summary="Is there somebody with this email",
+        answers={200: answers_json(bool, "Whether there is")},
+    ),
+    Route(
+        method="POST",
+        path="/users/setpassword",
+        handler=people.set_own_password,
+        policy=Policy("users", "write", Who.PERSON),
+        summary="Change one's own password; one's other sessions end",
+        body=NewPassword,
+        answers={200: _DONE, 429: _BUSY},
+        in_person=True,
+        audited="users.setpassword",
+    ),
+    Route(
+        method="POST",
+        path="/users/set_password_of/{email}",
+        handler=people.set_password_of,
+        policy=Policy("users", "write", Who.SUPERADMIN),
+        summary="Give somebody another password; their sessions end",
+        body=NewPassword,
+        answers={200: _DONE, 404: _NOBODY, 429: _BUSY},
+        in_person=True,
+        audited="users.setpassword",
+    ),
+    Route(
+        method="GET",
+        path="/w/{workspace}/users/list",
+        handler=members.list_here,
+        policy=Policy("users", "read", Who.MEMBER),
+        summary="List the members of the workspace",
+        answers={200: answers_json(list[User], "By username")},
+    ),
+    Route(
+        method="GET",
+        path="/w/{workspace}/users/get/{username}",
+        handler=members.get,
+        policy=Policy("users", "read", Who.MEMBER),
+        summary="Get a member of the workspace",
+        answers={200: answers_json(User, "The member"), 404: _NOBODY},
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/users/update/{username}",
+        handler=members.update,
+        policy=Policy("users", "write", Who.ADMIN),
+        summary="Change what a member is here: admin, operator, disabled",
+        body=EditMember,
+        answers={200: _DONE, 404: _NOBODY},
+        audited="users.update",
+    ),
+    Route(
+        method="DELETE",
+        path="/w/{workspace}/users/delete/{username}",
+        handler=members.delete,
+        policy=Policy("users", "write", Who.ADMIN),
+        summary="Take a member out of the workspace",
+        answers={200: _DONE, 404: _NOBODY},
+        audited="users.delete",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/workspaces/leave",
+        handler=members.leave,
+        policy=Policy("users", "write", Who.MEMBER),
+        summary="Leave the workspace",
+        answers={200: _DONE, 404: _NOBODY},
+        in_person=True,
+        audited="users.leave_workspace",
     ),
 )

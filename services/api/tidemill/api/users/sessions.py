@@ -4,7 +4,7 @@ from aiohttp import web
 
 from tidemill.api.http.answer import text
 from tidemill.api.http.errors import BadRequest, TooManyRequests, Unauthorized
-from tidemill.api.http.origin import client_address, refuse_cross_site
+from tidemill.api.http.origin import client_address, network_of, refuse_cross_site
 from tidemill.api.http.policy import COOKIE, Credential, credential_of
 from tidemill.api.http.route import Call
 from tidemill.api.tokens import rules as tokens
@@ -27,18 +27,18 @@ async def log_in(call: Call) -> web.Response:
     refuse_cross_site(call.request, ctx.settings)
     email = rules.normal_email(wanted.email)
     address = client_address(call.request, ctx.settings.trusted_networks())
-    key = (address, email)
-    wait = ctx.login_attempts.wait_for(key)
+    place = network_of(address)
+    wait = ctx.guesses.wait_for(email, place)
     if wait is not None:
         raise TooManyRequests("Too many failed logins; try again later.", retry_after=wait)
-    ctx.login_attempts.begin(key)
+    ctx.guesses.begin(email, place)
     stored = await store.password_hash_of(ctx.database, email)
     # Also for somebody unknown: the same work, so that time does not tell who exists.
     if not await ctx.passwords.verify(stored, wanted.password):
         async with ctx.outbox.transaction() as tx:
             await tx.say(_event(call, email, "users.login_failure", address))
         raise WrongLogin
-    ctx.login_attempts.succeeded(key)
+    ctx.guesses.succeeded(email, place)
     secret = tokens.mint()
     ttl = ctx.settings.session_ttl
     async with ctx.outbox.transaction() as tx:
@@ -50,6 +50,7 @@ async def log_in(call: Call) -> web.Response:
             workspace=None,
             read_only=False,
             expires_at=ctx.clock.now() + ttl,
+            is_session=True,
         )
         await tx.say(_event(call, email, "users.login", address))
     response = text(secret.text)

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import Conflict, NotFound
-from tidemill.api.http.route import Call
+from tidemill.api.http.route import ADMINS, Call
 from tidemill.api.users.rules import username_from
 from tidemill.api.workspaces import rules, store
 from tidemill.api.workspaces.schemas import CreateWorkspace, UserWorkspaceList, WorkspaceExists, WorkspacePage
@@ -56,3 +56,34 @@ async def get_name(call: Call) -> web.Response:
     if name is None:
         raise NoSuchWorkspace
     return text(name)
+
+
+async def archive(call: Call) -> web.Response:
+    """Close this workspace: nobody enters it, no token and no job acts in it, until it is opened again."""
+    rules.refuse_closing(call.workspace)
+    return await _set_archived(call, call.workspace, archived=True)
+
+
+async def unarchive(call: Call) -> web.Response:
+    """Open a workspace again."""
+    return await _set_archived(call, call.params["id"], archived=False)
+
+
+async def delete(call: Call) -> web.Response:
+    """Remove a workspace with all that belongs to it."""
+    workspace = call.params["id"]
+    rules.refuse_closing(workspace)
+    async with call.ctx.outbox.transaction() as tx:
+        if not await store.remove(tx, workspace):
+            raise NoSuchWorkspace
+        # Told in the installation's own log: there is nobody left to read the workspace's.
+        await tx.say(call.audit("Delete", workspace, workspace=ADMINS))
+    return text(f"Deleted workspace {workspace}")
+
+
+async def _set_archived(call: Call, workspace: str, *, archived: bool) -> web.Response:
+    async with call.ctx.outbox.transaction() as tx:
+        if not await store.set_archived(tx, workspace, archived=archived):
+            raise NoSuchWorkspace
+        await tx.say(call.audit("Updated", workspace, workspace=workspace))
+    return text(f"{'Archived' if archived else 'Unarchived'} workspace {workspace}")

@@ -1,14 +1,24 @@
-"""Workspaces: make one, list them, ask for one."""
+"""Workspaces: make one, list them, close and remove one, and let people in."""
 
 from tidemill.api.http.route import Policy, Refused, Route, Who, answers_json, answers_text
-from tidemill.api.workspaces import handlers
+from tidemill.api.workspaces import handlers, joining
 from tidemill.api.workspaces.schemas import (
+    AcceptInvite,
     CreateWorkspace,
+    DeclineInvite,
+    NewInvite,
+    NewMember,
+    NoInvite,
     UserWorkspaceList,
     Workspace,
     WorkspaceExists,
+    WorkspaceInvite,
     WorkspacePage,
 )
+
+_DONE = answers_text("What was done")
+_MISSING = answers_text("There is none")
+_THERE = answers_text("They are a member, or another one has this username")
 
 ROUTES = (
     Route(
@@ -27,7 +37,7 @@ ROUTES = (
         policy=Policy("workspaces", "write", Who.SUPERADMIN),
         summary="Make a workspace",
         body=CreateWorkspace,
-        answers={201: answers_text("What was done")},
+        answers={201: _DONE, 409: answers_text("The id is taken")},
         refuses={
             "error_handler_fallback_to_instance_alerts": Refused(reason="there are no alerts of the installation yet")
         },
@@ -65,5 +75,106 @@ ROUTES = (
         policy=Policy("workspaces", "read", Who.MEMBER),
         summary="The name that people read",
         answers={200: answers_text("The name")},
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/workspaces/archive",
+        handler=handlers.archive,
+        policy=Policy("workspaces", "write", Who.ADMIN),
+        summary="Close the workspace: nobody enters it any more",
+        answers={200: _DONE, 400: answers_text("It has to stay open")},
+        audited="workspaces.archive",
+    ),
+    Route(
+        method="POST",
+        path="/workspaces/unarchive/{id}",
+        handler=handlers.unarchive,
+        policy=Policy("workspaces", "write", Who.SUPERADMIN),
+        summary="Open a workspace again",
+        answers={200: _DONE, 404: _MISSING},
+        audited="workspaces.unarchive",
+    ),
+    Route(
+        method="DELETE",
+        path="/workspaces/delete/{id}",
+        handler=handlers.delete,
+        policy=Policy("workspaces", "write", Who.SUPERADMIN),
+        summary="Remove a workspace with all that belongs to it; nobody gets its id again",
+        answers={200: _DONE, 400: answers_text("It has to stay"), 404: _MISSING},
+        refuses={"only_delete_forks": Refused(reason="there are no forks yet")},
+        audited="workspaces.delete",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/workspaces/add_user",
+        handler=joining.add,
+        policy=Policy("workspaces", "write", Who.ADMIN),
+        summary="Make a person a member",
+        body=NewMember,
+        answers={200: _DONE, 404: answers_text("There is nobody with this email"), 409: _THERE},
+        audited="users.add_to_workspace",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/workspaces/invite_user",
+        handler=joining.invite,
+        policy=Policy("workspaces", "write", Who.ADMIN),
+        summary="Let somebody choose whether to become a member",
+        body=NewInvite,
+        answers={200: _DONE, 409: _THERE},
+        refuses={"parent_workspace_id": Refused(reason="there are no forks yet")},
+        audited="workspaces.update",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/workspaces/delete_invite",
+        handler=joining.take_back,
+        policy=Policy("workspaces", "write", Who.ADMIN),
+        summary="Take an invitation back",
+        body=NoInvite,
+        answers={200: _DONE, 404: _MISSING},
+        tolerates={
+            "is_admin": "an email has one invitation to a workspace",
+            "operator": "an email has one invitation to a workspace",
+        },
+        audited="workspaces.update",
+    ),
+    Route(
+        method="GET",
+        path="/w/{workspace}/workspaces/list_pending_invites",
+        handler=joining.list_pending,
+        policy=Policy("workspaces", "read", Who.ADMIN),
+        summary="Who is invited and has not answered",
+        answers={200: answers_json(list[WorkspaceInvite], "By email")},
+    ),
+    Route(
+        method="GET",
+        path="/users/list_invites",
+        handler=joining.list_own,
+        policy=Policy("users", "read", Who.PERSON),
+        summary="Where the viewer is invited",
+        answers={200: answers_json(list[WorkspaceInvite], "By workspace")},
+    ),
+    Route(
+        method="POST",
+        path="/users/accept_invite",
+        handler=joining.accept,
+        policy=Policy("users", "write", Who.PERSON),
+        summary="Join a workspace that invited the viewer",
+        body=AcceptInvite,
+        answers={200: _DONE, 404: _MISSING, 409: _THERE},
+        in_person=True,
+        audited="users.accept_invite",
+    ),
+    Route(
+        method="POST",
+        path="/users/decline_invite",
+        handler=joining.decline,
+        policy=Policy("users", "write", Who.PERSON),
+        summary="Turn an invitation down",
+        body=DeclineInvite,
+        answers={200: _DONE, 404: _MISSING},
+        in_person=True,
+        audited="users.decline_invite",
     ),
 )

@@ -2,8 +2,9 @@
 
 import re
 
-from tidemill.api.http.errors import Unprocessable
-from tidemill.api.users.rules import is_username
+from tidemill.api.http.errors import BadRequest, Unprocessable
+from tidemill.api.http.route import ADMINS
+from tidemill.api.users.rules import refuse_bad_username
 from tidemill.api.workspaces.schemas import Capabilities, CreateWorkspace
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,49}")
@@ -21,11 +22,13 @@ def refuse_bad(wanted: CreateWorkspace, username: str) -> None:
         raise Unprocessable(f"The field id is not allowed: ids that begin with {_FORK} are kept for forks.")
     if not wanted.name.strip():
         raise Unprocessable("The field name is not allowed: it is blank.")
-    if not is_username(username):
-        raise Unprocessable(
-            "The field username is not allowed: at most 50 letters, digits, dots, dashes and underscores, beginning "
-            "with a letter, digit or underscore."
-        )
+    refuse_bad_username(username)
+
+
+def refuse_closing(workspace: str) -> None:
+    """Raise BadRequest for the workspace of the installation itself, without which nobody could look after it."""
+    if workspace == ADMINS:
+        raise BadRequest(f"The workspace {ADMINS} always stays open.")
 
 
 def capabilities_of(*, operator: bool) -> Capabilities:

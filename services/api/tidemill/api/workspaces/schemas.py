@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tidemill.api.http.paging import Paged
+from tidemill.api.users.schemas import Email
 
 
 class WorkspaceExists(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,52 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
 
 class WorkspacePage(Paged, frozen=True, kw_only=True):
     """Which workspaces to list."""
+
+
+class NewMember(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who is to belong to a workspace."""
+
+    email: Email
+    is_admin: bool
+    operator: bool
+    username: str | None = None
+    """Left out, the email suggests it."""
+
+
+class NewInvite(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who may join a workspace, and as what."""
+
+    email: Email
+    is_admin: bool
+    operator: bool
+
+
+class NoInvite(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose invitation is taken back."""
+
+    email: Email
+
+
+class WorkspaceInvite(msgspec.Struct, frozen=True, kw_only=True):
+    """An invitation that waits for its answer."""
+
+    workspace_id: str
+    email: str
+    is_admin: bool
+    operator: bool
+
+
+class AcceptInvite(msgspec.Struct, frozen=True, kw_only=True):
+    """Which workspace the viewer joins, and under what name."""
+
+    workspace_id: str
+    username: str | None = None
+
+
+class DeclineInvite(msgspec.Struct, frozen=True, kw_only=True):
+    """Which workspace the viewer does not join."""
+
+    workspace_id: str
 
 
 class Visibility(msgspec.Struct, frozen=True, kw_only=True):

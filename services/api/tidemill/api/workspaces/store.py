@@ -7,7 +7,7 @@ from asyncpg import Record
 
 from tidemill.api.http.answer import or_unset
 from tidemill.api.workspaces.rules import capabilities_of
-from tidemill.api.workspaces.schemas import Membership, Workspace
+from tidemill.api.workspaces.schemas import Membership, Workspace, WorkspaceInvite
 from tidemill.chassis.database import Executor
 from tidemill.chassis.sql import load
 
@@ -30,9 +30,48 @@ async def add(db: Executor, workspace: str, *, name: str, owner: str, color: str
     return await db.fetchval(QUERIES.add, workspace, name, owner, color) is not None
 
 
-async def add_member(db: Executor, workspace: str, *, username: str, email: str, is_admin: bool) -> None:
-    """Let a person into a workspace."""
-    await db.execute(QUERIES.add_member, workspace, username, email, is_admin)
+async def add_member(
+    db: Executor, workspace: str, *, username: str, email: str, is_admin: bool, operator: bool = False
+) -> bool:
+    """Let a person into a workspace and return True, or False when they or another of that name are there already."""
+    return await db.fetchval(QUERIES.add_member, workspace, username, email, is_admin, operator) is not None
+
+
+async def set_archived(db: Executor, workspace: str, *, archived: bool) -> bool:
+    """Close or open a workspace and return whether there is one."""
+    return await db.fetchval(QUERIES.set_archived, workspace, archived) is not None
+
+
+async def remove(db: Executor, workspace: str) -> bool:
+    """Remove a workspace with all that belongs to it and return whether there was one; nobody gets its id again.
+
+    Jobs and audit entries of it are kept elsewhere for their time: a new workspace of that name would show them.
+    """
+    if await db.fetchval(QUERIES.remove, workspace) is None:
+        return False
+    await db.execute(QUERIES.bury, workspace)
+    return True
+
+
+async def add_invite(db: Executor, workspace: str, *, email: str, is_admin: bool, operator: bool) -> bool:
+    """Invite somebody and return True, or False when they are a member already."""
+    return await db.fetchval(QUERIES.add_invite, workspace, email, is_admin, operator) is not None
+
+
+async def take_invite(db: Executor, workspace: str, email: str) -> WorkspaceInvite | None:
+    """Return an invitation that is over with this, or None when there is none."""
+    row = await db.fetchrow(QUERIES.take_invite, workspace, email)
+    return None if row is None else WorkspaceInvite(**row)
+
+
+async def invites_here(db: Executor, workspace: str) -> Sequence[WorkspaceInvite]:
+    """Return the invitations to a workspace, by email."""
+    return [WorkspaceInvite(**row) for row in await db.fetch(QUERIES.invites_here, workspace)]
+
+
+async def invites_of_person(db: Executor, email: str) -> Sequence[WorkspaceInvite]:
+    """Return a person's invitations, by workspace."""
+    return [WorkspaceInvite(**row) for row in await db.fetch(QUERIES.invites_of_person, email)]
 
 
 async def list_of_person(db: Executor, email: str, *, only: str | None) -> Sequence[Workspace]:

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import msgspec
 
+from tidemill.shared.bash import Parameter, parameters
 from tidemill.worker.sandbox.execution import Execution, Order, order_limits
 
-_PARAMETER = re.compile(
-    r"""^(?:export\ |readonly\ |declare\ )?     # only at the start of a line: inside a function $1 is the function's
-        (?P<name>[A-Za-z_]\w*)=(?P<quote>"?)\$
-        (?: (?P<bare>[1-9]) | \{ (?P<braced>[1-9]\d*) (?: :?- (?P<default>[^}]*) )? \} )
-        (?P=quote) \s* (?:\#.*|;.*)? $""",
-    re.VERBOSE | re.MULTILINE,
-)
-
-
-class Parameter(msgspec.Struct, frozen=True):
-    """One argument of the script; `default` is None when it has none."""
-
-    name: str
-    position: int
-    default: str | None = None
-
-
-def parameters(code: str) -> list[Parameter]:
-    """Return the script's parameters in the order of their positions; of two names for one position, the first."""
-    found: dict[int, Parameter] = {}
-    for match in _PARAMETER.finditer(code):
-        position = int(match["bare"] or match["braced"])
-        found.setdefault(position, Parameter(match["name"], position, match["default"]))
-    return [found[position] for position in sorted(found)]
+__all__ = ["Parameter", "argv", "order", "parameters", "text"]
 
 
 def argv(code: str, args: Mapping[str, msgspec.Raw]) -> list[str]:

@@ -70,6 +70,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     worker: str
     memory_peak_kb: int | None = None
+    labels: list[str] | None = None
     log_seq: int | None = None
     log_text: str | None = None
     log_units: int | None = None
@@ -123,6 +124,12 @@ async def renew(
 async def append_log(database: Database, claim: Claim, seq: int, text: str, units: int) -> bool:
     """Store a chunk of the log; return False when the claim is over."""
     kept: bool = await database.fetchval(QUERIES.append_log, claim.id, claim.key, seq, text, units)
+    return kept
+
+
+async def append_stream(database: Database, claim: Claim, seq: int, text: str, units: int) -> bool:
+    """Store a chunk of the result that is streamed; return False when the claim is over."""
+    kept: bool = await database.fetchval(QUERIES.append_stream, claim.id, claim.key, seq, text, units)
     return kept
 
 

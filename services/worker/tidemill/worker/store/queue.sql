@@ -15,6 +15,9 @@ SELECT claim_key, verdict, reason, said FROM queue.renew($1, $2, $3, $4, $5)
 -- name: append_log
 SELECT queue.append_log($1, $2, $3, $4, $5)
 
+-- name: append_stream
+SELECT queue.append_stream($1, $2, $3, $4, $5)
+
 -- name: finish
 SELECT answer, said FROM queue.finish_job($1, $2, $3, $4)
 

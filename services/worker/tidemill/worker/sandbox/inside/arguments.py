@@ -36,18 +36,24 @@ def bind(function: Callable[..., Any], args: Mapping[str, Any]) -> tuple[list[An
             keywords = {**{key: value for key, value in args.items() if key not in keywords}, **keywords}
             continue
         has_default = parameter.default is not parameter.empty
-        if name not in args or (has_default and args[name] == COMPUTED_DEFAULT):
+        # The schema calls an argument that may be None not required, so a caller may leave it out.
+        optional = not has_default and _may_be_none(hints.get(name))
+        if not optional and (name not in args or (has_default and args[name] == COMPUTED_DEFAULT)):
             if not has_default:
                 raise ArgumentError(f"{_name(function)}() is missing the argument {name!r}")
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 positional.append(parameter.default)
             continue
-        value = convert(name, args[name], hints.get(name))
+        value = convert(name, args.get(name), hints.get(name))
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(value)
         else:
             keywords[name] = value
     return positional, keywords
+
+
+def _may_be_none(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) in typing.get_args(hint)
 
 
 def convert(name: str, value: Any, hint: Any) -> Any:
