@@ -75,7 +75,10 @@ class _Queue:
             return False
         if EXCHANGES[self.spec.exchange] == "direct":
             return outgoing.key in self.keys
-        return any(topic_matches(pattern, outgoing.key) for pattern in self.keys)
+        # Most keys are bound as they are, and a follower's key is asked for once: no pattern pays off there.
+        return outgoing.key in self.keys or any(
+            topic_matches(pattern, outgoing.key) for pattern in self.keys if "*" in pattern or "#" in pattern
+        )
 
     def put(self, outgoing: Outgoing, *, confirm: bool) -> asyncio.Future[None] | None:
         """Queue it and return what resolves when it is settled; raises BrokerUnavailable when the queue is full."""
