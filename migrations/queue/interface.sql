@@ -572,6 +572,17 @@ SELECT w.worker_run, w.name, w.instance, w.worker_group, w.tags, w.slots, w.isol
        w.jobs_executed
 FROM queue.worker w;
 
+-- Whether stored JSON holds a part. JSON that can't be jsonb, such as a text with NUL, holds nothing; it is tried and not
+-- tested, because Postgres 15 has no pg_input_is_valid().
+CREATE OR REPLACE FUNCTION queue.json_contains(p_document json, p_part jsonb) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN p_document::jsonb @> p_part;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN false;
+END
+$$;
+
 -- How much waits for each tag and for how long: what autoscaling and the metrics read, never queue lengths of the broker.
 CREATE OR REPLACE VIEW queue.backlog AS
 SELECT l.tag, count(*) AS waiting, clock_timestamp() - min(l.due_at) AS oldest
@@ -664,6 +675,7 @@ GRANT EXECUTE ON FUNCTION queue.forget_job(text, uuid, json) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.explain_job(text, uuid) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.verify_job_token(text) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.locate(uuid) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.json_contains(json, jsonb) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.tick(interval, interval, interval, integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.rehint(text, integer, integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.prepare_days(integer) TO tidemill_scheduler;

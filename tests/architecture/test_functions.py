@@ -33,6 +33,7 @@ CALLS: Mapping[str, str] = {
     "queue.explain_job": "('w', :job)",
     "queue.finish_job": """(:job, :key, '{"outcome": "success"}', '1')""",
     "queue.forget_job": "('w', :job, NULL)",
+    "queue.json_contains": """('{"a": 1}', '{"a": 1}')""",
     "queue.locate": "(:job)",
     "queue.move_on": "(current_date, now(), 10)",
     "queue.prepare_days": "(20)",

@@ -1,12 +1,13 @@
 """Migrations go forth and back, and repeating them changes nothing."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 from yoyo import get_backend
 
-from tests.architecture.repository import MIGRATIONS
+from tests.architecture.repository import MIGRATIONS, ROOT
 from tests.architecture.schema_md import present_schema
 from tests.support.database import Databases, DatabaseUrls, connected
 from tidemill.chassis import migrate as chassis
@@ -66,3 +67,23 @@ async def migrate_again(urls: DatabaseUrls) -> list[str]:
 async def described(urls: DatabaseUrls) -> str:
     async with connected(urls.admin) as admin:
         return await present_schema(admin, MIGRATIONS)
+
+
+NEWER_THAN_15 = (
+    "any_value|array_reverse|array_sample|array_shuffle|array_sort|casefold|crc32|crc32c|date_add|date_subtract"
+    "|erf|erfc|gamma|json_array|json_exists|json_object|json_query|json_scalar|json_serialize|json_table|json_value"
+    "|lgamma|pg_input_error_info|pg_input_is_valid|random_normal|to_bin|to_oct|unicode_assigned|uuid_extract_timestamp"
+    "|uuid_extract_version|uuidv4|uuidv7|xmltext"
+)
+
+
+def test_no_statement_calls_a_function_that_postgres_15_does_not_have() -> None:
+    # The suite runs on the embedded server, which is newer than the oldest one that we support.
+    call = re.compile(rf"(?<![\w.])({NEWER_THAN_15})\s*\(", re.IGNORECASE)
+    found = [
+        f"{file.relative_to(ROOT)}: {match[1]}"
+        for folder in ("migrations", "services")
+        for file in ROOT.joinpath(folder).rglob("*.sql")
+        for match in call.finditer(re.sub(r"--.*", "", file.read_text(encoding="utf-8")))
+    ]
+    assert found == []

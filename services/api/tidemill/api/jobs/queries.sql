@@ -143,7 +143,7 @@ FROM (
       AND ($10::text[] IS NULL OR coalesce(a.kind = ANY ($10), false) <> ('job_kinds' = ANY ($25::text[])))
       AND ($11::text[] IS NULL OR coalesce(a.tag = ANY ($11), false) <> ('tag' = ANY ($25::text[])))
       AND ($13::text[] IS NULL OR coalesce(a.trigger_kind = ANY ($13), false) <> ('trigger_kind' = ANY ($25::text[])))
-      AND ($26::jsonb IS NULL OR CASE WHEN pg_input_is_valid(a.args::text, 'jsonb') THEN a.args::jsonb @> $26 END)
+      AND ($26::jsonb IS NULL OR queue.json_contains(a.args, $26))
       AND ($14::uuid IS NULL OR a.parent_job = $14)
       AND ($15::boolean IS NULL OR (a.parent_job IS NULL) = $15)
       AND ($18::timestamptz IS NULL OR a.created_at < $18)
@@ -159,7 +159,7 @@ WHERE ($12::text[] IS NULL OR coalesce(j.worker = ANY ($12), false) <> ('worker'
   AND ($22::timestamptz IS NULL OR j.finished_at < $22)
   AND ($23::timestamptz IS NULL OR j.finished_at > $23)
   AND ($24::text[] IS NULL OR coalesce(j.labels && $24, false) <> ('label' = ANY ($25::text[])))
-  AND ($27::jsonb IS NULL OR CASE WHEN pg_input_is_valid(j.result::text, 'jsonb') THEN j.result::jsonb @> $27 END)
+  AND ($27::jsonb IS NULL OR queue.json_contains(j.result, $27))
 ORDER BY k.born DESC, k.id DESC LIMIT $4 OFFSET $5;
 
 -- name: list_labeled
@@ -180,7 +180,7 @@ FROM (
       AND ($10::text[] IS NULL OR coalesce(a.kind = ANY ($10), false) <> ('job_kinds' = ANY ($25::text[])))
       AND ($11::text[] IS NULL OR coalesce(a.tag = ANY ($11), false) <> ('tag' = ANY ($25::text[])))
       AND ($13::text[] IS NULL OR coalesce(a.trigger_kind = ANY ($13), false) <> ('trigger_kind' = ANY ($25::text[])))
-      AND ($26::jsonb IS NULL OR CASE WHEN pg_input_is_valid(a.args::text, 'jsonb') THEN a.args::jsonb @> $26 END)
+      AND ($26::jsonb IS NULL OR queue.json_contains(a.args, $26))
       AND ($14::uuid IS NULL OR a.parent_job = $14)
       AND ($15::boolean IS NULL OR (a.parent_job IS NULL) = $15)
       AND ($18::timestamptz IS NULL OR a.created_at < $18)
@@ -195,7 +195,7 @@ WHERE ($12::text[] IS NULL OR coalesce(j.worker = ANY ($12), false) <> ('worker'
   AND ($21::text[] IS NULL OR j.outcome = ANY ($21))
   AND ($22::timestamptz IS NULL OR j.finished_at < $22)
   AND ($23::timestamptz IS NULL OR j.finished_at > $23)
-  AND ($27::jsonb IS NULL OR CASE WHEN pg_input_is_valid(j.result::text, 'jsonb') THEN j.result::jsonb @> $27 END)
+  AND ($27::jsonb IS NULL OR queue.json_contains(j.result, $27))
 ORDER BY k.born DESC, k.id DESC LIMIT $4 OFFSET $5;
 
 -- name: list_unfinished
@@ -221,7 +221,7 @@ WHERE ($3 OR j.created_by = $2 OR j.permissioned_as = 'u/' || $2
   AND ($11::text[] IS NULL OR coalesce(j.tag = ANY ($11), false) <> ('tag' = ANY ($22::text[])))
   AND ($12::text[] IS NULL OR coalesce(j.worker = ANY ($12), false) <> ('worker' = ANY ($22::text[])))
   AND ($13::text[] IS NULL OR coalesce(j.trigger_kind = ANY ($13), false) <> ('trigger_kind' = ANY ($22::text[])))
-  AND ($23::jsonb IS NULL OR CASE WHEN pg_input_is_valid(j.args::text, 'jsonb') THEN j.args::jsonb @> $23 END)
+  AND ($23::jsonb IS NULL OR queue.json_contains(j.args, $23))
   AND ($14::uuid IS NULL OR j.parent_job = $14)
   AND ($15::boolean IS NULL OR (j.parent_job IS NULL) = $15)
   AND ($18::timestamptz IS NULL OR j.started_at < $18)
