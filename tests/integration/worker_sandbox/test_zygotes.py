@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import tidemill.worker
 from tests.integration.worker_sandbox.harness import Scripts, children_of, plainly, until
 from tidemill.worker.sandbox.pool import Sandbox, SandboxSettings, SandboxUnavailable, ZygoteKey
 from tidemill.worker.sandbox.settings import JOB_UID
+from tidemill.worker.sandbox.zygote import BOOTSTRAP, FOLDER, Plan, Spawn
 
 # A program that runs one job and prints its ending; its arguments: isolation, interpreter, scratch folder, code.
 ONE_JOB = """
@@ -87,6 +89,35 @@ async def test_killing_the_owner_ends_everything_that_it_started(
     finally:
         if owner.returncode is None:
             owner.kill()
+
+
+@pytest.mark.parametrize("unread", [True, False], ids=["news-unread", "orders-unread"])
+async def test_a_zygote_whose_owner_is_gone_leaves_nobody_behind(
+    unread: bool, public_interpreter: str, scratch: Path
+) -> None:
+    for folder in (scratch, scratch / "job", scratch / "tmp"):
+        folder.mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(folder, JOB_UID, JOB_UID)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    zygote = await asyncio.create_subprocess_exec(
+        public_interpreter, "-I", "-S", "-c", BOOTSTRAP, str(theirs.fileno()), FOLDER, pass_fds=[theirs.fileno()]
+    )
+    theirs.close()
+    ours.send(msgspec.json.encode(Plan("process", "", JOB_UID, ())))
+    assert await asyncio.to_thread(ours.recv, 65536) == b'{"ready": true}'
+    ours.send(msgspec.json.encode(Spawn(1, 0, str(scratch))))
+    await until(lambda: children_of(zygote.pid))
+    family = children_of(zygote.pid) | {zygote.pid}
+    if not unread:
+        zygote.send_signal(signal.SIGSTOP)
+        ours.recv(65536)
+        ours.send(msgspec.json.encode(Spawn(2, 0, str(scratch))))
+    ours.close()
+    zygote.send_signal(signal.SIGCONT)
+    async with asyncio.timeout(20):
+        assert await zygote.wait() == 0
+    assert not alive(family)
 
 
 async def test_leaving_the_sandbox_ends_everything_and_removes_its_folder() -> None:

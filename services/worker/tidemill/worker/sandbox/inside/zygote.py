@@ -123,10 +123,19 @@ class Zygote:
             for fd, _ in self.poll.poll():
                 if fd != self.control.fileno():
                     self.reap(fd)
-                elif message := self.control.recv(65536):
-                    self.spawn(json.loads(message))
                 else:
-                    self.leave()
+                    self.spawn(self.next_order())
+
+    def next_order(self) -> dict[str, Any]:
+        """Return what the worker wants next, or leave with it: one that died with our news unread resets the socket."""
+        try:
+            message = self.control.recv(65536)
+        except ConnectionResetError:
+            message = b""
+        if not message:
+            self.leave()
+        order: dict[str, Any] = json.loads(message)
+        return order
 
     def spawn(self, order: dict[str, Any]) -> None:
         number = order["spawn"]
@@ -138,14 +147,14 @@ class Zygote:
                 linux.unshare(linux.CLONE_NEWPID)
             pid = os.fork()
         except OSError as error:
-            tell(self.control, {"stillborn": number, "error": str(confine.RefusedError("pid namespace", error))})
+            self.tell({"stillborn": number, "error": str(confine.RefusedError("pid namespace", error))})
         else:
             if pid == 0:
                 init.live(theirs, writer, order, self.environment, in_namespaces=self.in_namespaces)
             pidfd = os.pidfd_open(pid)
             self.children[pidfd] = pid, number
             self.poll.register(pidfd, select.POLLIN)
-            tell(self.control, {"born": number}, ours.fileno(), output, pidfd)
+            self.tell({"born": number}, ours.fileno(), output, pidfd)
         finally:
             ours.close()
             theirs.close()
@@ -161,7 +170,14 @@ class Zygote:
         os.close(pidfd)
         if not self.in_namespaces:
             self.kill_strays()
-        tell(self.control, {"ended": number, "code": init.exit_code(status), "peak_kb": usage.ru_maxrss})
+        self.tell({"ended": number, "code": init.exit_code(status), "peak_kb": usage.ru_maxrss})
+
+    def tell(self, message: dict[str, Any], *fds: int) -> None:
+        """Tell the worker, or leave with it: it may have died while its orders were still waiting in the socket."""
+        try:
+            tell(self.control, message, *fds)
+        except OSError:
+            self.leave()
 
     def kill_group(self, pid: int) -> None:
         with suppress(ProcessLookupError):
