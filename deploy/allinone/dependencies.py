@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"
+OVERRIDES = Path(__file__).with_name("overrides.txt")
 BIN = Path(sys.executable).parent
 
 # pip's setting -> uv's variable and what separates several values in it
@@ -52,7 +53,8 @@ def install() -> None:
             run(sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", requirement.name)
     count = len(re.findall(r"^\S+==", LOCK.read_text(), re.MULTILINE))
     tell(f"installing up to {count} packages ...")
-    uv("pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK))
+    # The lock is complete, and what it overrides is not to be judged again.
+    uv("pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(LOCK))
     tell("installing Tidemill ...")
     folders = [argument for folder in members() for argument in ("-e", str(folder))]
     uv("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *folders)
@@ -63,7 +65,8 @@ def lock() -> None:
     ours = [argument for name in sorted(map(name_of, members())) for argument in ("--no-emit-package", name)]
     uv(
         *("pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"),
-        *("--no-emit-index-url", "--no-header", "--group", "dev", *ours, "pyproject.toml", "-o", LOCK.name),
+        *("--no-emit-index-url", "--no-header", "--override", str(OVERRIDES.relative_to(ROOT))),
+        *("--group", "dev", *ours, "pyproject.toml", "-o", LOCK.name),
     )
 
 

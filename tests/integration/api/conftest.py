@@ -28,6 +28,7 @@ from tidemill.api.service import SERVICE as API
 from tidemill.api.tokens.rules import mint
 from tidemill.audit.service import SERVICE as AUDIT
 from tidemill.chassis.broker import Broker
+from tidemill.chassis.service import ServiceSpec
 from tidemill.chassis.telemetry import telemetry
 
 ADMIN_EMAIL = "admin@tidemill.local"
@@ -207,14 +208,16 @@ class Api:
 
 
 @asynccontextmanager
-async def an_api(urls: DatabaseUrls, home: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Api]:
-    """Run an api for the block."""
+async def an_api(
+    urls: DatabaseUrls, home: Path, settings: Mapping[str, str] | None = None, also: Sequence[ServiceSpec] = ()
+) -> AsyncIterator[Api]:
+    """Run an api for the block, with further services beside it."""
     port = free_port()
     environ = {"TIDEMILL_HOME": str(home), "TIDEMILL_PORT": str(port), **(settings or {})}
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry("api"))
         queue = await stack.enter_async_context(queue_of(urls))
-        broker = await stack.enter_async_context(running(urls, AUDIT, API, settings=environ))
+        broker = await stack.enter_async_context(running(urls, AUDIT, API, *also, settings=environ))
         session = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(30))
         )

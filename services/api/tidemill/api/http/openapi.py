@@ -16,6 +16,7 @@ from tidemill.api.http.route import Answer, Route, Who
 _REF = "#/components/schemas/{name}"
 _REST = re.compile(r"\{([a-z_]+)\.\.\.\}")
 _WORDS = re.compile(r"[^A-Za-z0-9]+")
+_EVENTS = "text/event-stream"
 _SENTENCE = {"text/plain": {"schema": {"type": "string"}}}
 
 _REFUSALS: dict[int, str] = {
@@ -213,7 +214,16 @@ def _may_answer(route: Route, status: int) -> bool:
 
 
 def _answer(answer: Answer, schema_of: Any) -> dict[str, Any]:
-    return {"description": answer.says, "content": {answer.media: {"schema": schema_of(answer.kind)}}}
+    schema = schema_of(answer.kind)
+    if answer.media == _EVENTS:
+        schema = _event(schema)
+    return {"description": answer.says, "content": {answer.media: {"schema": schema}}}
+
+
+def _event(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of one event of a stream, whose data is JSON of this schema."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -28,7 +28,7 @@ ROUTES = (
         handler=handlers.openapi_yaml,
         policy=Policy("openapi", "read", Who.ANYONE),
         summary="This document as YAML",
-        answers={200: Answer(says="OpenAPI 3.1", media="application/yaml")},
+        answers={200: Answer(says="OpenAPI 3.1", media="application/yaml", kind=dict[str, Any])},
     ),
     Route(
         method="GET",

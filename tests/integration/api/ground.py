@@ -1,0 +1,251 @@
+"""A whole Tidemill in this process and one of everything in it, for tests that call every route there is.
+
+Whoever may take the ground away, and with it every other test's, gets a piece of their own.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tests.integration.api.conftest import ADMIN_EMAIL, Answer, Api, Client, an_api
+from tests.support.database import DatabaseUrls
+from tests.support.waiting import eventually
+from tidemill.api.http.route import Route, Who
+from tidemill.scheduler.service import SERVICE as SCHEDULER
+from tidemill.worker.service import SERVICE as WORKER
+
+SCRIPT = "u/boss/greet"
+GREET = "def main(name: str = ''):\n    print('greeting', name)\n    return name"
+
+SACRIFICED: Mapping[str, str] = MappingProxyType(
+    {
+        "POST /auth/logout": "it ends the token that asks",
+        "POST /users/setpassword": "it changes the password of who asks",
+        "POST /users/update/{email}": "it may disable the person",
+        "DELETE /users/delete/{email}": "it removes the person",
+        "POST /users/set_password_of/{email}": "it ends the person's sessions",
+        "POST /w/{workspace}/users/update/{username}": "it may disable the member",
+        "DELETE /w/{workspace}/users/delete/{username}": "it removes the member",
+        "POST /w/{workspace}/workspaces/leave": "it ends who asks in the workspace",
+        "POST /w/{workspace}/workspaces/archive": "it closes the workspace",
+        "POST /workspaces/unarchive/{id}": "the workspace has to be closed",
+        "DELETE /workspaces/delete/{id}": "it removes the workspace",
+        "POST /users/tokens/update_scopes/{token_prefix}": "it limits the token",
+        "DELETE /users/tokens/delete/{token_prefix}": "it revokes the token",
+        "POST /w/{workspace}/scripts/archive/p/{path...}": "it archives the script",
+        "POST /w/{workspace}/scripts/archive/h/{hash}": "it archives the script",
+        "POST /w/{workspace}/jobs/completed/delete/{id}": "it empties the job",
+    }
+)
+"""Routes that would take away what other tests stand on, and how."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One workspace with what there is in it, and somebody who may do everything."""
+
+    who: Client
+    someone: Client
+    workspace: str
+    version: str
+    job: str
+
+    def named(self, route: Route) -> Mapping[str, str]:
+        """Return what stands in a route's path so that it finds something."""
+        numbers = {"audit": "1", "workspaces": self.workspace}
+        values = {
+            "workspace": self.workspace,
+            "path": SCRIPT,
+            "hash": self.version,
+            "id": numbers.get(route.policy.domain, self.job),
+            "email": self.someone.email,
+            "username": self.someone.username,
+            "token_prefix": self.who.token[:10],
+            "key": "base_url",
+            "scheduled_for": "1700000000000",
+        }
+        return {name: values[name] for name in route.parameters}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A running Tidemill and the plot that all share."""
+
+    api: Api
+    shared: Plot
+
+    async def plot(self) -> Plot:
+        """Return a new plot."""
+        return await a_plot(self.api)
+
+    async def plot_for(self, route: Route) -> Plot:
+        """Return the plot that a route is called on, with a token of its own."""
+        if route.name in SACRIFICED:
+            return await self.plot()
+        return self.shared
+
+
+async def a_plot(api: Api) -> Plot:
+    workspace = await api.workspace()
+    who = await api.person("boss", workspace=workspace, super_admin=True)
+    someone = await api.person("someone", workspace=workspace)
+    script = {"path": SCRIPT, "content": GREET, "language": "python3", "summary": "", "description": ""}
+    version = await who.post(f"/w/{workspace}/scripts/create", script)
+    assert version.status == 201, version.text
+    job = await a_job(who, workspace)
+
+    async def ended() -> bool:
+        return (await who.get(f"/w/{workspace}/jobs_u/completed/get/{job}")).status == 200
+
+    await eventually(ended, 60)
+    return Plot(who, someone, workspace, version.text, job)
+
+
+async def a_job(who: Client, workspace: str, query: str = "") -> str:
+    """Request a run of the plot's script and return its id."""
+    job = await who.post(f"/w/{workspace}/jobs/run/p/{SCRIPT}{query}", {"name": "you"})
+    assert job.status == 201, job.text
+    return job.text
+
+
+@asynccontextmanager
+async def a_ground(
+    urls: DatabaseUrls, home: Path, settings: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Ground]:
+    """Run a whole Tidemill for the block; no synchronous run is waited for long, unless the settings say so."""
+    # What a fuzzer asks to run may never find a worker.
+    own = {"TIDEMILL_WAIT_RESULT_TIMEOUT": "2s", "TIDEMILL_WORKER_SLOTS": "2"}
+    async with an_api(urls, home, {**own, **settings}, also=(SCHEDULER, WORKER)) as api:
+        yield Ground(api, await a_plot(api))
+
+
+@dataclass(frozen=True)
+class Good:
+    """What has to be sent so that a route does what it is there for."""
+
+    body: Any = None
+    named: Mapping[str, str] = field(default_factory=dict)
+    """What has to stand in the path instead of what the plot has."""
+
+
+async def good_request(ground: Ground, route: Route) -> tuple[Plot, Good]:
+    """Return whose plot a route is called on and what to send; fails for a route that takes a body of no known kind."""
+    plot = await ground.plot_for(route)
+    made = await GOOD[route.name](ground.api, plot) if route.name in GOOD else Good()
+    assert made.body is not None or route.body is None or route.name in NO_BODY, f"what is a good body of {route.name}?"
+    return plot, Good(made.body, {**plot.named(route), **made.named})
+
+
+async def succeed(plot: Plot, route: Route, good: Good) -> Answer:
+    """Make a good request and return its answer; fails when it is none of success."""
+    path = route.path.replace("...}", "}").format(**good.named)
+    answer = await plot.who.call(route.method, path, good.body)
+    assert answer.status < 300, f"{route.name}: {answer.status} {answer.text}"
+    return answer
+
+
+def always(body: Any) -> Callable[[Api, Plot], Awaitable[Good]]:
+    """Return what makes the same good body each time."""
+
+    async def make(_: Api, __: Plot) -> Good:
+        return Good(body)
+
+    return make
+
+
+async def a_login(api: Api, _: Plot) -> Good:
+    return Good({"email": ADMIN_EMAIL, "password": api.password})
+
+
+async def a_new_person(_: Api, __: Plot) -> Good:
+    return Good({"email": f"made-{secrets.token_hex(4)}@example.com", "super_admin": False})
+
+
+async def a_new_workspace(_: Api, __: Plot) -> Good:
+    name = f"made-{secrets.token_hex(4)}"
+    return Good({"id": name, "name": name})
+
+
+async def a_stranger(api: Api, _: Plot) -> Good:
+    return Good({"email": (await api.person("stranger")).email, **ROLE})
+
+
+async def somebody_invited(api: Api, plot: Plot) -> Good:
+    stranger = await a_stranger(api, plot)
+    await done(plot.who.post(f"/w/{plot.workspace}/workspaces/invite_user", stranger.body))
+    return stranger
+
+
+async def an_invitation(api: Api, plot: Plot) -> Good:
+    other = await api.workspace()
+    await done(plot.who.post(f"/w/{other}/workspaces/invite_user", {"email": plot.who.email, **ROLE}))
+    return Good({"workspace_id": other})
+
+
+async def a_new_script(_: Api, __: Plot) -> Good:
+    path = f"u/boss/made_{secrets.token_hex(4)}"
+    return Good({"path": path, "content": GREET, "language": "python3", "summary": "", "description": ""})
+
+
+async def a_waiting_job(_: Api, plot: Plot) -> Good:
+    return Good(named={"id": await a_job(plot.who, plot.workspace, "?scheduled_in_secs=3600")})
+
+
+async def waiting_jobs(api: Api, plot: Plot) -> Good:
+    return Good([(await a_waiting_job(api, plot)).named["id"]])
+
+
+async def done(call: Awaitable[Answer]) -> None:
+    answer = await call
+    assert answer.status < 300, answer.text
+
+
+ROLE = {"is_admin": False, "operator": False}
+PASSWORD = {"password": "correct horse battery"}
+CODE = {"content": "echo done", "language": "bash", "args": {}}
+NO_BODY = frozenset(
+    {"POST /w/{workspace}/jobs_u/queue/cancel/{id}", "POST /w/{workspace}/jobs_u/queue/force_cancel/{id}"}
+)
+GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
+    {
+        "POST /auth/login": a_login,
+        "POST /users/create": a_new_person,
+        "POST /users/update/{email}": always({"name": "New"}),
+        "POST /users/setpassword": always(PASSWORD),
+        "POST /users/set_password_of/{email}": always(PASSWORD),
+        "POST /w/{workspace}/users/update/{username}": always({"operator": True}),
+        "POST /users/tokens/create": always({"label": "made"}),
+        "POST /users/tokens/update_label/{token_prefix}": always({"label": "new"}),
+        "POST /users/tokens/update_scopes/{token_prefix}": always({"scopes": ["users:read"]}),
+        "POST /workspaces/exists": always({"id": "starter"}),
+        "POST /workspaces/create": a_new_workspace,
+        "POST /w/{workspace}/workspaces/add_user": a_stranger,
+        "POST /w/{workspace}/workspaces/invite_user": a_stranger,
+        "POST /w/{workspace}/workspaces/delete_invite": somebody_invited,
+        "POST /users/accept_invite": an_invitation,
+        "POST /users/decline_invite": an_invitation,
+        "POST /w/{workspace}/scripts/create": a_new_script,
+        "POST /w/{workspace}/jobs/run/preview": always(CODE),
+        "POST /w/{workspace}/jobs/run_wait_result/preview": always(CODE),
+        "POST /w/{workspace}/jobs/run_inline/preview": always(CODE),
+        "POST /w/{workspace}/jobs_u/queue/cancel/{id}": a_waiting_job,
+        "POST /w/{workspace}/jobs_u/queue/force_cancel/{id}": a_waiting_job,
+        "POST /w/{workspace}/jobs/queue/run_now/{id}": a_waiting_job,
+        "POST /w/{workspace}/jobs/queue/cancel_selection": waiting_jobs,
+    }
+)
+"""What each route needs that is not on the plot anyhow; a new route with a body gets its line here."""
+
+
+def takes_input(route: Route) -> bool:
+    """Return whether a request to the route can be wrong at all."""
+    return bool(route.parameters or route.query or route.body or route.raw_body)
+
+
+def is_open(route: Route) -> bool:
+    """Return whether the route wants no token."""
+    return route.policy.who is Who.ANYONE
