@@ -8,6 +8,8 @@ from msgspec import UNSET, UnsetType
 from tidemill.api.http.paging import Paged
 from tidemill.api.users.schemas import Email
 
+Role = Literal["admin", "developer", "operator"]
+
 
 class WorkspaceExists(msgspec.Struct, frozen=True, kw_only=True):
     """Which workspace is asked for."""
@@ -70,6 +72,7 @@ class WorkspaceInvite(msgspec.Struct, frozen=True, kw_only=True):
     email: str
     is_admin: bool
     operator: bool
+    role: Role
 
 
 class AcceptInvite(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +123,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     color: str
     is_dev_workspace: bool = False
     disabled: bool
-    role: Literal["admin", "developer", "operator"]
+    role: Role
     capabilities: Capabilities
 
 

@@ -1,13 +1,12 @@
 """The rows of workspaces."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from asyncpg import Record
 
 from tidemill.api.http.answer import or_unset
 from tidemill.api.workspaces.rules import capabilities_of
-from tidemill.api.workspaces.schemas import Membership, Workspace, WorkspaceInvite
+from tidemill.api.workspaces.schemas import Membership, Role, Workspace, WorkspaceInvite
 from tidemill.chassis.database import Executor
 from tidemill.chassis.sql import load
 
@@ -61,17 +60,17 @@ async def add_invite(db: Executor, workspace: str, *, email: str, is_admin: bool
 async def take_invite(db: Executor, workspace: str, email: str) -> WorkspaceInvite | None:
     """Return an invitation that is over with this, or None when there is none."""
     row = await db.fetchrow(QUERIES.take_invite, workspace, email)
-    return None if row is None else WorkspaceInvite(**row)
+    return None if row is None else _invite(row)
 
 
 async def invites_here(db: Executor, workspace: str) -> Sequence[WorkspaceInvite]:
     """Return the invitations to a workspace, by email."""
-    return [WorkspaceInvite(**row) for row in await db.fetch(QUERIES.invites_here, workspace)]
+    return [_invite(row) for row in await db.fetch(QUERIES.invites_here, workspace)]
 
 
 async def invites_of_person(db: Executor, email: str) -> Sequence[WorkspaceInvite]:
     """Return a person's invitations, by workspace."""
-    return [WorkspaceInvite(**row) for row in await db.fetch(QUERIES.invites_of_person, email)]
+    return [_invite(row) for row in await db.fetch(QUERIES.invites_of_person, email)]
 
 
 async def list_of_person(db: Executor, email: str, *, only: str | None) -> Sequence[Workspace]:
@@ -110,7 +109,11 @@ def _workspace(row: Record, *, deleted: bool = False) -> Workspace:
     )
 
 
-def _role(row: Record) -> Literal["admin", "developer", "operator"]:
+def _invite(row: Record) -> WorkspaceInvite:
+    return WorkspaceInvite(**row, role=_role(row))
+
+
+def _role(row: Record) -> Role:
     if row["is_admin"]:
         return "admin"
     return "operator" if row["operator"] else "developer"
