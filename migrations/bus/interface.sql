@@ -34,10 +34,12 @@ BEGIN
 END
 $$;
 
--- Say a list of [{"type", "key", "data"}] and return them as bus.say() does, in order.
+-- Say a list of [{"type", "key", "data", "traceparent"}] and return them as bus.say() does, in order; a message without a
+-- trace of its own belongs to the one that is given.
 CREATE OR REPLACE FUNCTION bus.say_all(p_messages json, p_traceparent text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(json_agg(bus.say(m ->> 'type', m ->> 'key', m -> 'data', p_traceparent)), '[]'::json)
+    SELECT coalesce(json_agg(bus.say(m ->> 'type', m ->> 'key', m -> 'data',
+                                     coalesce(m ->> 'traceparent', p_traceparent))), '[]'::json)
     FROM json_array_elements(p_messages) m
 $$;
 

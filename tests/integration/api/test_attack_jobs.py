@@ -45,7 +45,7 @@ async def test_a27_a_jobs_token_reaches_no_job_of_another_workspace(api: Api) ->
         ("POST", f"jobs_u/queue/force_cancel/{theirs.job_id}"),
         ("POST", f"jobs/queue/run_now/{theirs.job_id}"),
     ):
-        body = {} if method == "POST" else None
+        body: dict[str, str] | None = {} if method == "POST" else None
         assert (await ours.call(method, f"/w/{one}/{path}", body)).status == 404, path
         assert (await ours.call(method, f"/w/{two}/{path}", body)).status == 403, path
     canceled = await ours.post(f"/w/{one}/jobs/queue/cancel_selection", [str(theirs.job_id)])

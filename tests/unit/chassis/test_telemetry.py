@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from opentelemetry import trace
 
 from tests.conformance.broker_suite import standing, ticket, ticket_queue
+from tests.support.collector import Traced, spans_of
 from tidemill.chassis.broker import Delivery
 from tidemill.chassis.memory import MemoryBroker
 from tidemill.chassis.telemetry import (
@@ -24,6 +25,7 @@ from tidemill.chassis.telemetry import (
     current_traceparent,
     gauge,
     observe,
+    past_span,
     span,
     telemetry,
 )
@@ -115,6 +117,20 @@ def test_a_span_goes_on_with_the_trace_of_its_parent_and_keeps_its_sampling(pare
     assert here[:36] == parent[:36]
     assert here[-2:] == parent[-2:]
     assert here != parent
+
+
+def test_what_is_over_is_traced_from_its_beginning_and_never_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Traced] = []
+    with collector() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
+        with telemetry("worker"):
+            past_span("long ago", datetime(2026, 11, 23, 1, 2, 3, 456789, tzinfo=UTC), SAMPLED)
+            past_span("not yet", datetime.now(UTC) + timedelta(hours=1), SAMPLED)
+        heard += spans_of(server.received["/v1/traces"])
+    ago, yet = heard
+    assert (ago.trace_id, ago.parent_id) == tuple(SAMPLED.split("-")[1:3])
+    assert (ago.service, ago.name, ago.began) == ("tidemill-worker", "long ago", 1_795_395_723_456_789_000)
+    assert yet.began == yet.ended > ago.began
 
 
 @pytest.mark.parametrize("parent", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])

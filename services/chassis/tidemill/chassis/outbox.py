@@ -43,9 +43,10 @@ _said = msgspec.json.Decoder(list[Said])
 
 
 def to_say(messages: Sequence[Message]) -> str:
-    """Return messages as the list that `bus.say_all()` and the queue's functions take."""
+    """Return messages as the list that `bus.say_all()` and the queue's functions take, in the present trace."""
+    here = current_traceparent()
     return msgspec.json.encode(
-        [{"type": each.TYPE, "key": routing_key(each), "data": each} for each in messages]
+        [{"type": each.TYPE, "key": routing_key(each), "data": each, "traceparent": here} for each in messages]
     ).decode()
 
 

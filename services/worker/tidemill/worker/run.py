@@ -11,7 +11,7 @@ Killing the process between any two lines leaves a claim whose lease runs out; t
 import asyncio
 import logging
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import msgspec
@@ -21,7 +21,7 @@ from tidemill.chassis.backoff import delays
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.outbox import hint_of
 from tidemill.chassis.service import background
-from tidemill.chassis.telemetry import Metric, count, observe, span
+from tidemill.chassis.telemetry import Metric, count, observe, past_span, span
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress
 from tidemill.shared.script import Outcome
@@ -50,6 +50,9 @@ async def run(ctx: Context, holding: Holding) -> None:
     claim = holding.claim
     assert claim is not None
     facts: dict[str, str | int] = {"job_id": str(claim.id), "workspace_id": claim.workspace_id, "claims": claim.claims}
+    waited = max(datetime.now(UTC) - claim.due_at, timedelta(0))
+    if claim.traceparent is not None:
+        past_span("wait in line", claim.due_at, claim.traceparent, {**facts, "tag": claim.tag})
     with span("run job", kind=SpanKind.CONSUMER, parent=claim.traceparent, attributes=facts):
         written = Log(lambda chunk: _append(ctx, claim, chunk), lambda: _tell_followers(ctx, claim, Progress.LOGGED))
         streamed = Log(
@@ -70,7 +73,15 @@ async def run(ctx: Context, holding: Holding) -> None:
         took = timedelta(seconds=time.monotonic() - began)
         observe(Metric.JOB_RUN, took, language=claim.language)
         count(Metric.JOBS_FINISHED, reason=holding.halt or ending.reason, language=claim.language)
-        log.info("job ran", extra={**facts, "reason": holding.halt or ending.reason, "took": took.total_seconds()})
+        log.info(
+            "job ran",
+            extra={
+                **facts,
+                "reason": holding.halt or ending.reason,
+                "waited": waited.total_seconds(),
+                "took": took.total_seconds(),
+            },
+        )
 
 
 async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, streamed: Log) -> Ending:

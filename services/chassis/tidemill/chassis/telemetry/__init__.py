@@ -1,6 +1,7 @@
 """Traces and metrics by OpenTelemetry, exported when the standard OTEL_* variables say where to; and logs.
 
     span("claim", ...)              a span of the service that runs this code, and the parent of what is called inside
+    past_span("wait in line", ...)  a span of what nobody could watch while it was
     current_traceparent()           what to send along, so that the trace goes on in another process
     count / observe / gauge         one metric of the table; Prometheus text for /metrics in any case
     configure_logging(...)          records as JSON or short text, with the ids of the present span, without secrets
@@ -18,6 +19,7 @@ from tidemill.chassis.telemetry.signals import (
     current_traceparent,
     gauge,
     observe,
+    past_span,
     span,
     telemetry,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "current_traceparent",
     "gauge",
     "observe",
+    "past_span",
     "span",
     "telemetry",
 ]

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -30,6 +30,7 @@ from tidemill.chassis.telemetry.metrics import METRICS, SECONDS, Metric
 FAREWELL: Final = timedelta(seconds=3)
 """How long the end of a process may wait for a collector that does not answer."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _propagator = TraceContextTextMapPropagator()
 
 
@@ -115,6 +116,16 @@ def span(
     return current().tracer.start_as_current_span(name, context, kind, attributes)
 
 
+def past_span(name: str, began: datetime, parent: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
+    """Trace what is over now and had nobody to watch it, such as a wait; `parent` is who caused it."""
+    context = _propagator.extract({"traceparent": parent}, Context())
+    ended = datetime.now(UTC)
+    traced = current().tracer.start_span(
+        name, context, attributes=attributes, start_time=_nanoseconds(min(began, ended))
+    )
+    traced.end(_nanoseconds(ended))
+
+
 def current_traceparent() -> str | None:
     """Return the W3C traceparent of the present span, or None outside of any."""
     here = trace.get_current_span().get_span_context()
@@ -158,6 +169,10 @@ def without_fork_hooks() -> Iterator[None]:
         yield
     finally:
         os.register_at_fork = register
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 @cache
