@@ -551,9 +551,15 @@ LEFT JOIN queue.finished_job f ON f.id = j.id AND f.born = j.born
 LEFT JOIN queue.live_job l ON l.id = j.id
 LEFT JOIN queue.worker w ON w.worker_run = l.worker_run;
 
+-- What was asked for, without how it went: lists find along it which jobs they show.
+CREATE OR REPLACE VIEW queue.asked_job AS
+SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.entrypoint, j.args, j.tag, j.limit_key, j.parent_job, j.trigger_kind,
+       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as
+FROM queue.job j;
+
 -- Unfinished jobs only, for lists that would otherwise read every partition.
 CREATE OR REPLACE VIEW queue.unfinished_job AS
-SELECT l.id, l.born, l.workspace_id, l.state, l.due_at FROM queue.live_job l;
+SELECT l.id, l.born, l.workspace_id, l.state, l.due_at, l.tag FROM queue.live_job l;
 
 -- Jobs that have labels, for lists that would otherwise look at how each job ended.
 CREATE OR REPLACE VIEW queue.labeled_job AS
@@ -682,7 +688,7 @@ GRANT EXECUTE ON FUNCTION queue.prepare_days(integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
 GRANT SELECT ON queue.backlog TO tidemill_scheduler, tidemill_api;
-GRANT SELECT ON queue.any_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker TO tidemill_api;
+GRANT SELECT ON queue.any_job, queue.asked_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker TO tidemill_api;
 
 -- Ready for the days ahead, and with a key to sign with, before the first service starts.
 SELECT queue.prepare_days(14);

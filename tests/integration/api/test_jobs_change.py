@@ -123,7 +123,15 @@ async def test_jobs_are_counted(api: House) -> None:
     await api.run("u/ann/s", scheduled_in_secs=60)
     assert (await api.get("ann", "jobs/queue/count")).json == {"database_length": 1, "suspended": 0}
     assert (await api.get("ann", "jobs/completed/count")).json == {"database_length": 2}
-    await api.get("ann", "jobs/queue/count", status=422, all_workspaces="true")
+    assert (await api.get("ann", "jobs/completed/count_jobs")).json == 2
+    assert (await api.get("ann", "jobs/completed/count_jobs", success="false")).json == 0
+    assert (await api.get("ann", "jobs/completed/count_jobs", tags="bash, python3", success="true")).json == 2
+    assert (await api.get("ann", "jobs/completed/count_jobs", tags="bash")).json == 0
+    assert (await api.get("ann", "jobs/completed/count_jobs", completed_after_s_ago=3600)).json == 2
+    assert (await api.get("ann", "jobs/completed/count_jobs", completed_after_s_ago=0)).json == 0
+    for path in ("queue/count", "completed/count_jobs"):
+        await api.get("root", f"jobs/{path}", status=403, all_workspaces="true")
+    await api.get("root", "/jobs/completed/count_by_tag", status=403)
 
 
 async def test_ids_are_listed_by_the_same_filters(api: House) -> None:

@@ -332,7 +332,7 @@ async def test_lists_show_the_newest_first_and_both_kinds(api: House) -> None:
 
 
 async def test_lists_are_filtered(api: House) -> None:
-    await api.script("u/ann/other", tag="bash")
+    await api.script("u/ann/other", tag="bash", concurrent_limit=5)
     good, bad = await ended(api, labels=["l"]), await ended(api, "failure")
     running = (await started(api)).job_id
     child = await api.run("u/ann/other", parent_job=running)
@@ -380,24 +380,50 @@ async def test_lists_are_filtered(api: House) -> None:
         ("result", "1"): [bad, good],
         ("result", '{"a": 1}'): [],
         ("is_not_schedule", "true"): [code, later, child, running, bad, good],
+        ("broad_filter", "OTHER"): [child],
+        ("broad_filter", str(bad)[9:]): [bad],
+        ("broad_filter", "%"): [],
+        ("schedule_path", "u/ann/tick"): [],
+        ("schedule_path", "!u/ann/tick"): [code, later, child, running, bad, good],
+        ("trigger_path", "u/ann/hook"): [],
+        ("resolved", "true"): [],
+        ("resolved", "false"): [code, later, child, running, bad, good],
+        ("excludes_entrypoint_override", "true"): [code, later, child, running, bad, good],
+        ("concurrency_key", "w/script/u/ann/other"): [child],
+        ("concurrency_key", "!w/script/u/ann/other"): [code, later, running, bad, good],
+        ("created_or_started_after", (now - timedelta(hours=1)).isoformat()): [code, later, child, running, bad, good],
+        ("created_or_started_before", (now - timedelta(hours=1)).isoformat()): [],
+        ("script_path_exact", "u/ann/*"): [],
     }
     for (name, value), ids in expected.items():
         assert await listed(api, **{name: value}) == [str(each) for each in ids], name
+    wild: dict[Any, list[uuid.UUID]] = {
+        ("script_path_exact", "u/*/oth*"): [child],
+        ("script_path_exact", "!*other"): [code, later, running, bad, good],
+        ("tag", "b*h"): [code, child],
+        ("worker", "w*,nobody"): [running, bad, good],
+        ("worker", "w_rker"): [],
+        ("tag", "%"): [],
+    }
+    for (name, value), ids in wild.items():
+        assert await listed(api, allow_wildcards="true", **{name: value}) == [str(each) for each in ids], (name, value)
     assert await listed(api, "jobs/queue/list", tag="bash", has_null_parent="true") == [str(code)]
     assert await listed(api, "jobs/queue/list", success="true") == []
     assert await listed(api, "jobs/completed/list", running="true") == []
 
 
 async def test_filters_that_are_not_there_are_refused_and_not_ignored(api: House) -> None:
-    unsupported = {"all_workspaces": "true", "broad_filter": "x", "resolved": "true",
-                   "allow_wildcards": "true", "schedule_path": "x"}  # fmt: skip
+    unsupported = {"created_before_queue": "2026-01-01", "order_desc": "false"}
     for path in ("jobs/list", "jobs/queue/list", "jobs/completed/list"):
         for name, value in unsupported.items():
             assert name in (await api.get("ann", path, status=422, **{name: value})).text
         await api.get("ann", path, status=422, job_kinds="flow,!script")
         await api.get("ann", path, status=400, per_page=0)
         await api.get("ann", path, status=400, created_after="0001-01-01T00:00:00+10:00")
-        await api.get("ann", path, allow_wildcards="false")
+        await api.get("ann", path, status=400, broad_filter="x" * 201)
+        await api.get("ann", path, status=403, all_workspaces="true")
+        await api.get("root", path, status=403, all_workspaces="true")
+        await api.get("ann", path, allow_wildcards="false", order_desc="true", all_workspaces="false")
 
 
 async def test_attack_what_a_job_holds_breaks_no_search(api: House) -> None:

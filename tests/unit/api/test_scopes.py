@@ -76,6 +76,7 @@ def test_a_scope_is_taken_apart(text: str, expected: Scope) -> None:
         "jobs:run:scripts:",
         "jobs:run:scripts:flows:f/a",
         "if_jobs:filter_tags:gpu",
+        "if_jobs:read",
         " jobs:run",
         "jobs:run\n",
         "scripts:read:f/a\n",
@@ -188,3 +189,30 @@ def test_a_resource_that_its_route_does_not_have_can_not_be_named(resource: str)
             answers={200: answers_text("")},
             resource=resource,
         )
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [("if_jobs:filter_tags:",), ("if_jobs:filter_tags:a b",), ("if_jobs:filter_tags:a", "if_jobs:filter_tags:b")],
+)
+def test_a_filter_of_tags_names_some_once(texts: tuple[str, ...]) -> None:
+    with pytest.raises(NotAScope):
+        scopes_of(texts)
+
+
+def test_a_filter_of_tags_narrows_what_is_granted_and_grants_nothing() -> None:
+    alone, beside = limits("if_jobs:filter_tags:gpu,cpu"), limits("jobs:read", "if_jobs:filter_tags:gpu")
+    assert alone.tags == ("gpu", "cpu")
+    assert alone.allow(RUN)
+    assert beside.allow(LIST_JOBS)
+    assert not beside.allow(RUN)
+    assert limits("*", "if_jobs:filter_tags:gpu").tags == ("gpu",)
+
+
+def test_a_filter_of_tags_is_never_lost_or_widened() -> None:
+    one, both = limits("if_jobs:filter_tags:gpu"), limits("if_jobs:filter_tags:gpu,cpu")
+    assert both.contain(one)
+    assert not one.contain(both)
+    assert not one.contain(limits("jobs:read"))
+    assert one.contain(limits("jobs:read", "if_jobs:filter_tags:gpu"))
+    assert not limits("jobs:read", "if_jobs:filter_tags:gpu").contain(one)

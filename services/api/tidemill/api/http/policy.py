@@ -138,6 +138,11 @@ def beyond_scopes(route: Route, viewer: Viewer, use: Use) -> HttpError | None:
 
 async def _of_scopes(ctx: "ApiContext", route: Route, params: Mapping[str, str], viewer: Viewer) -> HttpError | None:
     kind, name = _resource(route, params)
+    tags = viewer.only_tags
+    if tags is not None and kind == _JOB and name is not None:
+        tagged = await _job_of(ctx, params["workspace"], name)
+        if tagged is not None and tagged["tag"] not in tags:
+            return NotFound(f"There is no job {name}.")
     use = Use(
         domain=route.policy.domain,
         action=route.policy.action,

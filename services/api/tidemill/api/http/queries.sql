@@ -21,5 +21,5 @@ WHERE p.super_admin
 
 -- name: job_of
 -- The path of a deployed script's job only: a preview may name one that is not its own.
-SELECT CASE WHEN j.kind = 'script' THEN j.path END AS path, j.created_by FROM queue.any_job j
+SELECT CASE WHEN j.kind = 'script' THEN j.path END AS path, j.created_by, j.tag FROM queue.any_job j
 WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1;

@@ -6,7 +6,7 @@ built, so a route without a policy does not exist.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -108,6 +108,11 @@ class Viewer:
     def permissioned_as(self) -> str:
         """The identity that a job requested by this viewer runs as."""
         return f"u/{self.username}"
+
+    @property
+    def only_tags(self) -> Sequence[str] | None:
+        """The tags of the only jobs that the token knows, None when it knows all."""
+        return None if self.scopes is None else self.scopes.tags
 
     def permissions(self) -> dict[str, Any]:
         """Return what is stored with a job: it may do later what its identity could do at this moment."""

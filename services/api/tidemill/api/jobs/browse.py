@@ -1,13 +1,23 @@
-"""Lists of jobs, newest first."""
+"""Lists of jobs, newest first, and counts."""
 
-from collections.abc import Sequence
+from datetime import timedelta
 
 from aiohttp import web
+from yarl import URL
 
 from tidemill.api.http.answer import json
-from tidemill.api.http.route import Call
+from tidemill.api.http.decode import TOKEN_PARAMETER
+from tidemill.api.http.errors import Forbidden
+from tidemill.api.http.route import ADMINS, Call
 from tidemill.api.jobs import rules, store
-from tidemill.api.jobs.schemas import CompletedCount, Job, ListQuery, QueueCount
+from tidemill.api.jobs.schemas import (
+    CompletedCount,
+    EndedCountQuery,
+    ListQuery,
+    QueueCount,
+    QueueCountQuery,
+    TagCountQuery,
+)
 
 
 async def everything(call: Call) -> web.StreamResponse:
@@ -27,30 +37,70 @@ async def finished(call: Call) -> web.StreamResponse:
 
 async def ids(call: Call) -> web.StreamResponse:
     """Answer the ids of one page of all jobs."""
-    return json([each.id for each in await _jobs(call, finished=None)])
+    return await _page(call, finished=None, ids_only=True)
 
 
 async def unfinished_ids(call: Call) -> web.StreamResponse:
     """Answer the ids of one page of the jobs that have not ended."""
-    return json([each.id for each in await _jobs(call, finished=False)])
+    return await _page(call, finished=False, ids_only=True)
 
 
 async def count_unfinished(call: Call) -> web.StreamResponse:
     """Answer how many jobs have not ended."""
-    length, suspended = await store.count_unfinished(call.ctx.database, call.workspace)
+    query: QueueCountQuery = call.query
+    where = _where(call, all_workspaces=query.all_workspaces)
+    length, suspended = await store.count_unfinished(call.ctx.database, where, call.viewer.only_tags)
     return json(QueueCount(database_length=length, suspended=suspended))
 
 
 async def count_finished(call: Call) -> web.StreamResponse:
     """Answer how many jobs have ended."""
-    return json(CompletedCount(database_length=await store.count_finished(call.ctx.database, call.workspace)))
+    count = await store.count_finished(call.ctx.database, call.workspace, call.viewer.only_tags)
+    return json(CompletedCount(database_length=count))
 
 
-async def _page(call: Call, *, finished: bool | None) -> web.StreamResponse:
-    return json(await _jobs(call, finished=finished))
+async def count_ended(call: Call) -> web.StreamResponse:
+    """Answer how many jobs have ended in one way."""
+    query: EndedCountQuery = call.query
+    seconds = query.completed_after_s_ago
+    count = await store.count_ended(
+        call.ctx.database,
+        _where(call, all_workspaces=query.all_workspaces),
+        call.viewer.only_tags,
+        [each.strip() for each in query.tags.split(",")] if query.tags else None,
+        success=query.success,
+        within_last=None if seconds is None else timedelta(seconds=seconds),
+    )
+    return json(count)
 
 
-async def _jobs(call: Call, *, finished: bool | None) -> Sequence[Job]:
+async def count_ended_by_tag(call: Call) -> web.StreamResponse:
+    """Answer how many jobs have ended lately, by their tags."""
+    query: TagCountQuery = call.query
+    lately = timedelta(seconds=query.horizon_secs)
+    return json(await store.count_ended_by_tag(call.ctx.database, query.workspace_id, call.viewer.only_tags, lately))
+
+
+async def _page(call: Call, *, finished: bool | None, ids_only: bool = False) -> web.StreamResponse:
     query: ListQuery = call.query
+    rules.refuse_order(query)
+    where = _where(call, all_workspaces=query.all_workspaces)
     wanted = rules.listing(query, finished=finished)
-    return await store.listing(call.ctx.database, call.workspace, query, wanted, call.viewer)
+    jobs, following = await store.listing(call.ctx.database, where, query, wanted, call.viewer)
+    answer = json([each.id for each in jobs] if ids_only else jobs)
+    if following is not None:
+        answer.headers["Link"] = f'<{_address(call, following)}>; rel="next"'
+    return answer
+
+
+def _address(call: Call, following: rules.Cursor) -> URL:
+    """Return where the next page is, relative to this server; a token in the query is not repeated."""
+    here = call.request.rel_url.without_query_params("cursor", "page", TOKEN_PARAMETER)
+    return here.update_query(cursor=rules.spell(following))
+
+
+def _where(call: Call, *, all_workspaces: bool) -> str:
+    """Return the workspace that is looked at, or an empty text for all; raises Forbidden."""
+    if all_workspaces and not (call.viewer.is_super_admin and call.workspace == ADMINS):
+        raise Forbidden(f"Only a superadmin sees all workspaces, from the workspace {ADMINS}.")
+    return "" if all_workspaces else call.workspace

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from tidemill.api.http.errors import BadRequest, HttpError, Unprocessable
+from tidemill.api.http.errors import BadRequest, Forbidden, HttpError, Unprocessable
 from tidemill.api.http.route import Refused, Viewer
 from tidemill.api.jobs import tags
 from tidemill.api.jobs.schemas import JobUpdate, ListQuery, Preview, RequestQuery, RunQuery, UpdateQuery
@@ -35,31 +35,22 @@ PREVIEW_REFUSES: Mapping[str, Refused] = {
     "dedicated_worker": Refused(reason="no worker can be dedicated to one script yet"),
     "format": Refused(reason="bundles are not supported yet"),
 }
-_NOT_SEARCHED = Refused(reason="jobs can't be searched by it yet")
+_UNCLEAR = Refused(reason="use created_before and created_after, or created_or_started_before and _after")
 LIST_REFUSES: Mapping[str, Refused] = {
-    "all_workspaces": Refused(reason="jobs are listed one workspace at a time"),
-    "allow_wildcards": Refused(reason="use script_path_start"),
-    "broad_filter": _NOT_SEARCHED,
-    "resolved": _NOT_SEARCHED,
-    "concurrency_key": _NOT_SEARCHED,
-    "excludes_entrypoint_override": _NOT_SEARCHED,
-    "schedule_path": Refused(reason="there are no schedules yet"),
-    "trigger_path": Refused(reason="there are no triggers yet"),
-    "created_before_queue": Refused(reason="use created_before"),
-    "created_after_queue": Refused(reason="use created_after"),
-    "created_or_started_before": Refused(reason="use created_before or started_before"),
-    "created_or_started_after": Refused(reason="use created_after or started_after"),
-    "created_or_started_after_completed_jobs": Refused(reason="use created_after or started_after"),
+    "created_before_queue": _UNCLEAR,
+    "created_after_queue": _UNCLEAR,
+    "created_or_started_after_completed_jobs": _UNCLEAR,
 }
-LIST_TOLERATES: Mapping[str, str] = {
-    "is_not_schedule": "no job comes from a schedule yet",
-    "order_desc": "the newest come first, always",
-}
+LIST_TOLERATES: Mapping[str, str] = {"is_not_schedule": "no job comes from a schedule yet"}
+MOST_SKIPPED = 1_000_000
+"""How many jobs a page may lie behind: they are walked over. A cursor reaches any depth for the price of one page."""
 
 _NULL = msgspec.Raw(b"null")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
 KEY_LASTS = timedelta(hours=24)
 """How long a request's own key is remembered."""
+_SPECIAL = re.compile(r"[\\%_]")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 _COMMA_LISTS = (
@@ -70,6 +61,7 @@ _COMMA_LISTS = (
     "tag",
     "worker",
     "trigger_kind",
+    "concurrency_key",
     "label",
 )
 _UNFINISHED = ("running", "suspended", "scheduled_for_before_now")
@@ -147,6 +139,17 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_lasts_s: int | None = None
 
 
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in a list, newest first: right behind this job."""
+
+    born: datetime
+    job_id: UUID
+
+
+THE_NEWEST = Cursor(born=datetime.max.replace(tzinfo=UTC), job_id=UUID(int=2**128 - 1))
+"""The place before all jobs."""
+
+
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """What a list is to hold: `finished` is None where both kinds are, and `nothing` where the filters exclude all."""
 
@@ -154,6 +157,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     states: Sequence[str] | None = None
     outcomes: Sequence[str] | None = None
     nothing: bool = False
+    after: Cursor = THE_NEWEST
 
 
 def preview(body: Preview) -> Runnable:
@@ -184,6 +188,9 @@ def request(
     """Return the job to ask for; raises BadRequest, naming the parameter."""
     limited = runnable.concurrent_limit
     due_at, due_in_ms = _due(query) if isinstance(query, RunQuery) else (None, None)
+    tag = _tag(query.tag or runnable.tag or runnable.language, workspace, args)
+    if viewer.only_tags is not None and tag not in viewer.only_tags:
+        raise Forbidden(f"This token only runs jobs of the tags {', '.join(viewer.only_tags)}, not {tag}.")
     return JobRequest(
         id=job_id,
         chosen_id=query.job_id is not None,
@@ -193,7 +200,7 @@ def request(
         hash=runnable.hash,
         language=runnable.language,
         code=runnable.code,
-        tag=_tag(query.tag or runnable.tag or runnable.language, workspace, args),
+        tag=tag,
         priority=runnable.priority,
         envs=list(runnable.envs),
         timeout_s=query.timeout or runnable.timeout_s,
@@ -238,9 +245,37 @@ def listing(query: ListQuery, *, finished: bool | None = None) -> Listing:
             return Listing(nothing=True)
         finished = True
     states, outcomes = _states(query), _outcomes(query)
-    # There are no flows yet, so no job is a step of one.
-    nothing = bool(query.is_flow_step) or states == [] or outcomes == []
-    return Listing(finished=finished, states=states, outcomes=outcomes, nothing=nothing)
+    # There are no flows, schedules and triggers yet, so no job comes from one; and none can be marked as resolved.
+    from_nowhere = any(_only_some(getattr(query, name)) for name in ("schedule_path", "trigger_path"))
+    nothing = bool(query.is_flow_step) or bool(query.resolved) or from_nowhere or states == [] or outcomes == []
+    after = THE_NEWEST if query.cursor is None else cursor(query.cursor)
+    return Listing(finished=finished, states=states, outcomes=outcomes, nothing=nothing, after=after)
+
+
+def refuse_order(query: ListQuery) -> None:
+    """Raise Unprocessable or BadRequest for a list that begins where none can."""
+    if not query.order_desc:
+        raise Unprocessable("The parameter order_desc is not supported: the newest come first, always.")
+    if query.cursor is not None and query.offset > 0:
+        raise BadRequest("The parameters cursor and page exclude each other.")
+    if query.offset > MOST_SKIPPED:
+        raise BadRequest(
+            f"The parameter page lies behind {query.offset} jobs, more than {MOST_SKIPPED}: follow the Link header."
+        )
+
+
+def cursor(text: str) -> Cursor:
+    """Return the place that a cursor of ours names; raises BadRequest."""
+    micros, _, job_id = text.partition(".")
+    try:
+        return Cursor(born=_EPOCH + timedelta(microseconds=int(micros)), job_id=UUID(job_id))
+    except (ValueError, OverflowError):
+        raise BadRequest("The parameter cursor is none that a Link header has named.") from None
+
+
+def spell(place: Cursor) -> str:
+    """Return a place as the text of a cursor."""
+    return f"{(place.born - _EPOCH) // timedelta(microseconds=1)}.{place.job_id}"
 
 
 def in_utc(moment: datetime | None, name: str) -> datetime | None:
@@ -260,6 +295,14 @@ def one_of(text: str | None, name: str) -> Sequence[str] | None:
     if not (text or "").lstrip().startswith("!") and any(each.startswith("!") for each in values):
         raise Unprocessable(f"The parameter {name} is negated as a whole, by a ! at its beginning, or not at all.")
     return [each.removeprefix("!").strip() for each in values if each != "!"] or None
+
+
+def patterns(values: Sequence[str] | None, *, wildcards: bool) -> Sequence[str] | None:
+    """Return values as patterns for LIKE; a `*` stands for any text where wildcards are allowed, else for itself."""
+    if values is None:
+        return None
+    literal = [_SPECIAL.sub(r"\\\g<0>", each) for each in values]
+    return [each.replace("*", "%") for each in literal] if wildcards else literal
 
 
 def negated(query: ListQuery) -> Sequence[str]:
@@ -347,6 +390,10 @@ def beyond(text: str, units: int) -> str:
         if seen > units:
             return text[at:]
     return ""
+
+
+def _only_some(text: str | None) -> bool:
+    return bool(text) and not (text or "").lstrip().startswith("!")
 
 
 def _tag(template: str, workspace: str, args: str) -> str:

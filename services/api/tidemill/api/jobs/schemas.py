@@ -115,21 +115,36 @@ class ListQuery(Paged, frozen=True, kw_only=True):
     created_by: str | None = None
     script_path_exact: str | None = None
     script_path_start: str | None = None
+    allow_wildcards: bool = False
+    """A * stands for any text in script_path_exact, tag and worker."""
     script_hash: str | None = None
     job_kinds: str | None = None
     tag: str | None = None
     worker: str | None = None
     trigger_kind: str | None = None
+    schedule_path: str | None = None
+    trigger_path: str | None = None
+    concurrency_key: str | None = None
     label: str | None = None
+    broad_filter: (
+        Annotated[
+            str, msgspec.Meta(max_length=200, description="text in the id, path, tag, kind or maker, in any case")
+        ]
+        | None
+    ) = None
     args: Contained | None = None
     result: Contained | None = None
     parent_job: UUID | None = None
     has_null_parent: bool | None = None
     is_flow_step: bool | None = None
+    excludes_entrypoint_override: bool = False
+    resolved: bool | None = None
     started_before: datetime | None = None
     started_after: datetime | None = None
     created_before: datetime | None = None
     created_after: datetime | None = None
+    created_or_started_before: datetime | None = None
+    created_or_started_after: datetime | None = None
     running: bool | None = None
     suspended: bool | None = None
     scheduled_for_before_now: bool | None = None
@@ -138,12 +153,48 @@ class ListQuery(Paged, frozen=True, kw_only=True):
     is_skipped: bool | None = None
     completed_before: datetime | None = None
     completed_after: datetime | None = None
+    all_workspaces: bool = False
+    order_desc: bool = True
+    cursor: (
+        Annotated[
+            str, msgspec.Meta(max_length=80, description="where the next page begins, from the answer's Link header")
+        ]
+        | None
+    ) = None
 
 
 class IdsQuery(ListQuery, frozen=True, kw_only=True):
     """The same filters, for ids only: a page is as long as may be."""
 
     per_page: PageSize = MOST
+
+
+class QueueCountQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Of which workspaces jobs are counted."""
+
+    all_workspaces: bool = False
+
+
+class EndedCountQuery(QueueCountQuery, frozen=True, kw_only=True):
+    """Which of the jobs that have ended are counted."""
+
+    completed_after_s_ago: Seconds | None = None
+    success: bool | None = None
+    tags: Annotated[str, msgspec.Meta(max_length=10_000, description="a comma list")] | None = None
+
+
+class TagCountQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """How far back jobs are counted, and of which workspace."""
+
+    horizon_secs: Seconds = 3600
+    workspace_id: str = ""
+
+
+class TagCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs of a tag have ended."""
+
+    tag: str
+    count: int
 
 
 class QueueCount(msgspec.Struct, frozen=True, kw_only=True):

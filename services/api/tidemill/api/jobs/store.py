@@ -14,8 +14,19 @@ from msgspec import UNSET
 from tidemill.api.http.errors import BadRequest, Conflict, HttpError, Unprocessable
 from tidemill.api.http.route import Viewer
 from tidemill.api.jobs.ports import Ended
-from tidemill.api.jobs.rules import AskedBefore, JobRequest, Listing, Runnable, in_utc, negated, one_of, within
-from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob
+from tidemill.api.jobs.rules import (
+    AskedBefore,
+    Cursor,
+    JobRequest,
+    Listing,
+    Runnable,
+    in_utc,
+    negated,
+    one_of,
+    patterns,
+    within,
+)
+from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob, TagCount
 from tidemill.chassis.database import Executor, sqlstate
 from tidemill.chassis.sql import load
 from tidemill.shared.script import JobKind, Outcome
@@ -170,7 +181,7 @@ async def cancel(
 
 async def cancelable(db: Executor, workspace: str, ids: Sequence[UUID], viewer: Viewer) -> Sequence[UUID]:
     """Return those of the jobs that the viewer may cancel."""
-    rows = await db.fetch(QUERIES.cancelable, workspace, list(ids), viewer.username, viewer.is_admin)
+    rows = await db.fetch(QUERIES.cancelable, workspace, list(ids), viewer.username, viewer.is_admin, viewer.only_tags)
     return [row["id"] for row in rows]
 
 
@@ -197,17 +208,38 @@ async def forget(db: Executor, workspace: str, job_id: UUID, also: str) -> tuple
     return row["answer"] == "forgotten", row["said"]
 
 
-async def count_unfinished(db: Executor, workspace: str) -> tuple[int, int]:
-    """Return how many jobs of the workspace have not ended, and how many of them are suspended."""
-    row = await db.fetchrow(QUERIES.count_unfinished, workspace)
+async def count_unfinished(db: Executor, workspace: str, only_tags: Sequence[str] | None) -> tuple[int, int]:
+    """Return how many jobs, of all workspaces for none, have not ended, and how many of them are suspended."""
+    row = await db.fetchrow(QUERIES.count_unfinished, workspace, only_tags)
     assert row is not None
     return row["unfinished"], row["suspended"]
 
 
-async def count_finished(db: Executor, workspace: str) -> int:
+async def count_finished(db: Executor, workspace: str, only_tags: Sequence[str] | None) -> int:
     """Return how many jobs of the workspace have ended."""
-    count: int = await db.fetchval(QUERIES.count_finished, workspace)
+    count: int = await db.fetchval(QUERIES.count_finished, workspace, only_tags)
     return count
+
+
+async def count_ended(
+    db: Executor,
+    workspace: str,
+    only_tags: Sequence[str] | None,
+    tags: Sequence[str] | None,
+    *,
+    success: bool | None,
+    within_last: timedelta | None,
+) -> int:
+    """Return how many jobs, of all workspaces for none, have ended in this way."""
+    count: int = await db.fetchval(QUERIES.count_ended, workspace, only_tags, tags, success, within_last)
+    return count
+
+
+async def count_ended_by_tag(
+    db: Executor, workspace: str, only_tags: Sequence[str] | None, within_last: timedelta
+) -> list[TagCount]:
+    """Return how many jobs, of all workspaces for none, have ended lately, by their tags."""
+    return [TagCount(**row) for row in await db.fetch(QUERIES.count_ended_by_tag, workspace, only_tags, within_last)]
 
 
 async def explain(db: Executor, workspace: str, job_id: UUID) -> str | None:
@@ -228,60 +260,71 @@ async def clock(db: Executor) -> int:
     return now
 
 
-async def listing(db: Executor, workspace: str, query: ListQuery, wanted: Listing, viewer: Viewer) -> list[Job]:
-    """Return one page of the jobs that fit, newest first, without what may be large."""
+async def listing(
+    db: Executor, workspace: str, query: ListQuery, wanted: Listing, viewer: Viewer
+) -> tuple[list[Job], Cursor | None]:
+    """Return one page of the jobs that fit, newest first, without what may be large, and where the next one begins.
+
+    Without a workspace, of all of them.
+    """
     if wanted.nothing:
-        return []
-    common = (
+        return [], None
+    none_of = negated(query)
+    labels = one_of(query.label, "label")
+    wild = query.allow_wildcards
+    of_the_end = (
+        patterns(one_of(query.worker, "worker"), wildcards=wild),
+        in_utc(query.started_before, "started_before"),
+        in_utc(query.started_after, "started_after"),
+        wanted.outcomes,
+        in_utc(query.completed_before, "completed_before"),
+        in_utc(query.completed_after, "completed_after"),
+        labels,
+        within(query.result, "result"),
+        wanted.states,
+        query.scheduled_for_before_now,
+        in_utc(query.created_or_started_before, "created_or_started_before"),
+        in_utc(query.created_or_started_after, "created_or_started_after"),
+    )
+    page, everything = (query.per_page, query.offset), (None, 0)
+    rows = await db.fetch(
+        _statement(query, wanted, by_label=labels is not None and "label" not in none_of),
         workspace,
         viewer.username,
         viewer.is_admin,
-        query.per_page,
-        query.offset,
+        *(page + everything if all(each is None for each in of_the_end) else everything + page),
+        wanted.after.born,
+        wanted.after.job_id,
+        none_of,
         one_of(query.created_by, "created_by"),
-        one_of(query.script_path_exact, "script_path_exact"),
+        patterns(one_of(query.script_path_exact, "script_path_exact"), wildcards=wild),
         query.script_path_start or None,
         one_of(query.script_hash, "script_hash"),
         one_of(query.job_kinds, "job_kinds"),
-        one_of(query.tag, "tag"),
-        one_of(query.worker, "worker"),
+        patterns(one_of(query.tag, "tag"), wildcards=wild),
         one_of(query.trigger_kind, "trigger_kind"),
+        one_of(query.concurrency_key, "concurrency_key"),
         query.parent_job,
         query.has_null_parent,
-    )
-    none_of = negated(query)
-    times = (
-        in_utc(query.started_before, "started_before"),
-        in_utc(query.started_after, "started_after"),
         in_utc(query.created_before, "created_before"),
         in_utc(query.created_after, "created_after"),
+        within(query.args, "args"),
+        (query.broad_filter or "").lower() or None,
+        query.excludes_entrypoint_override or None,
+        viewer.only_tags,
+        wanted.finished,
+        *of_the_end,
     )
+    following = Cursor(born=rows[-1]["born"], job_id=rows[-1]["id"]) if len(rows) == query.per_page else None
+    return [_job(row, {}) for row in rows], following
+
+
+def _statement(query: ListQuery, wanted: Listing, *, by_label: bool) -> str:
     if wanted.finished is False:
-        rows = await db.fetch(
-            QUERIES.list_unfinished,
-            *common,
-            wanted.states,
-            query.scheduled_for_before_now,
-            *times,
-            none_of,
-            within(query.args, "args"),
-        )
-    else:
-        labels = one_of(query.label, "label")
-        rows = await db.fetch(
-            QUERIES.list_any if labels is None or "label" in none_of else QUERIES.list_labeled,
-            *common,
-            *times,
-            wanted.finished,
-            wanted.outcomes,
-            in_utc(query.completed_before, "completed_before"),
-            in_utc(query.completed_after, "completed_after"),
-            labels,
-            none_of,
-            within(query.args, "args"),
-            within(query.result, "result"),
-        )
-    return [_job(row, {}) for row in rows]
+        return QUERIES.list_unfinished
+    if query.all_workspaces:
+        return QUERIES.list_everywhere
+    return QUERIES.list_labeled if by_label else QUERIES.list_any
 
 
 def _runnable(row: asyncpg.Record | None) -> Runnable | None:

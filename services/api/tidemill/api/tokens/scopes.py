@@ -3,11 +3,13 @@
     domain:action[:resource,...]      scripts:read    scripts:write:f/billing/*    users:*
     jobs:action[:kind[:path,...]]     jobs:run    jobs:run:scripts    jobs:run:scripts:f/a/x,u/ann/*
     *                                 everything, as a token without scopes
+    if_jobs:filter_tags:tag[,tag...]  of jobs only those of these tags
 
 A resource is a path, all paths below one (`f/a/*`), or `*`. To write implies to read, to run implies to read one's own
 job that runs, and nothing else implies anything. A scope with paths covers only what names one of them: no list, no
-preview and no version by its hash. Pure: what a request does to what is told by its route and decided in
-`http/policy.py`.
+preview and no version by its hash. A filter of tags grants nothing and narrows what the other scopes grant, or, alone,
+what the person may: jobs of other tags can't be run and are not there. Pure: what a request does to what is told by its
+route and decided in `http/policy.py`.
 """
 
 import re
@@ -35,7 +37,8 @@ KINDS = frozenset({"scripts", "flows"})
 JOBS = "jobs"
 
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*(/\*)?")
-_FILTER = "if_jobs:"
+_FILTER = "if_jobs:filter_tags:"
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/+-]{0,99}", re.ASCII)
 
 
 class NotAScope(ValueError):
@@ -96,19 +99,26 @@ class Scopes:
 
     texts: tuple[str, ...]
     each: tuple[Scope, ...]
+    """Empty when only a filter limits the token."""
+    tags: tuple[str, ...] | None = None
+    """The tags of the only jobs that there are for the token, None for all of them."""
 
     def allow(self, use: Use) -> bool:
         """Return whether one of them covers what a request does."""
-        return any(scope.allows(use) for scope in self.each)
+        return not self.each or any(scope.allows(use) for scope in self.each)
 
     def contain(self, others: "Scopes") -> bool:
         """Return whether the others allow nothing that these do not."""
-        return all(any(scope.contains(other) for scope in self.each) for other in others.each)
+        if self.tags is not None and (others.tags is None or not set(others.tags) <= set(self.tags)):
+            return False
+        if not self.each:
+            return True
+        return bool(others.each) and all(any(scope.contains(other) for scope in self.each) for other in others.each)
 
 
 def scopes_of(texts: Sequence[str] | None) -> Scopes | None:
     """Return what limits a token, or None when nothing does; raises NotAScope."""
-    if not texts or EVERYTHING in texts:
+    if not texts or (EVERYTHING in texts and not any(each.startswith(_FILTER) for each in texts)):
         return None
     return _parsed(tuple(texts))
 
@@ -117,8 +127,6 @@ def parse(text: str) -> Scope:
     """Return a scope taken apart; raises NotAScope."""
     if text == EVERYTHING:
         return Scope(domain=EVERYTHING, action=EVERYTHING)
-    if text.startswith(_FILTER):
-        raise NotAScope(f"{text!r} is not supported: no scope limits the tags of jobs yet")
     domain, _, rest = text.partition(":")
     action, has_resource, resource = rest.partition(":")
     if domain not in DOMAINS:
@@ -149,4 +157,16 @@ def _implies(own: str, wanted: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _parsed(texts: tuple[str, ...]) -> Scopes:
-    return Scopes(texts, tuple(parse(each) for each in texts))
+    filters = [each for each in texts if each.startswith(_FILTER)]
+    if len(filters) > 1:
+        raise NotAScope(f"{filters[1]!r} is a second filter of tags")
+    tags = _tags(filters[0]) if filters else None
+    return Scopes(texts, tuple(parse(each) for each in texts if each not in filters), tags)
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    tags = tuple(text.removeprefix(_FILTER).split(","))
+    for each in tags:
+        if _TAG.fullmatch(each) is None:
+            raise NotAScope(f"{text!r} names no tag in {each!r}")
+    return tags
