@@ -75,6 +75,40 @@ async def test_attack_a_selection_reaches_only_what_one_may_cancel(api: House) -
         await api.post("root", f"jobs/{path}", status=404)
 
 
+async def test_all_unfinished_jobs_of_a_script_are_canceled(api: House) -> None:
+    await api.script("u/ann/other")
+    await api.run("u/ann/s")
+    running = (await api.queue.claimed("python3")).job_id
+    waits, later = await api.run("u/ann/s"), await api.run("u/ann/s", scheduled_in_secs=60)
+    other = await api.run("u/ann/other")
+    await api.queue.look.execute("DELETE FROM bus.outbox")
+    reply = await api.post("ann", "jobs_u/queue/cancel_persistent/u/ann/s", {"reason": "enough"})
+    assert reply.text.startswith("3 jobs")
+    assert [await api.queue.state_of(each) for each in (waits, later, running, other)] == [
+        "canceled", "canceled", "running", "queued",
+    ]  # fmt: skip
+    assert (await api.queue.job(running))["canceled_reason"] == "enough"
+    assert await said(api) == [("jobs.cancel", "u/ann/s")]
+    assert (await api.post("ann", "jobs_u/queue/cancel_persistent/u/ann/nothing", {})).text.startswith("0 jobs")
+
+
+async def test_attack_the_jobs_of_a_script_are_canceled_by_those_who_may(api: House) -> None:
+    theirs = await api.run("u/ann/s")
+    elsewhere = await api.queue.request(a_job(workspace_id="theirs", path="u/ann/s"))
+    named = await api.queue.request(a_job(kind="preview", path="u/ann/s"))
+    await api.post("bob", "jobs_u/queue/cancel_persistent/u/ann/s", {})
+    assert await api.queue.state_of(theirs) == "queued"
+    await api.post("root", "jobs_u/queue/cancel_persistent/u/ann/s", {})
+    assert [await api.queue.state_of(each) for each in (theirs, elsewhere, named)] == ["canceled", "queued", "queued"]
+
+
+async def test_more_jobs_than_one_statement_takes_are_canceled(api: House) -> None:
+    for number in range(1005):
+        await api.queue.request(a_job(id=uuid.UUID(int=number + 1), chosen_id=True, path="u/ann/s"))
+    assert (await api.post("ann", "jobs_u/queue/cancel_persistent/u/ann/s")).text.startswith("1005 jobs")
+    assert await api.queue.look.fetchval("SELECT count(*) FROM queue.live_job") == 0
+
+
 async def test_attack_a_selection_is_bounded(api: House) -> None:
     await api.post("ann", "jobs/queue/cancel_selection", [str(uuid.uuid4()) for _ in range(1001)], status=422)
     await api.post("ann", "jobs/queue/cancel_selection", ["x"], status=422)

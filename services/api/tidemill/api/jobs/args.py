@@ -77,12 +77,13 @@ def from_payload(payload: str | None) -> str:
 
 
 def with_more(args: str, more: Mapping[str, str]) -> str:
-    """Return the arguments with some set on top; the rest stays as it was written."""
-    if not more:
-        return args
-    fields = _object.decode(args)
-    fields.update({name: msgspec.Raw(msgspec.json.encode(value)) for name, value in more.items()})
-    return _encode(fields)
+    """Return the arguments with some texts set on top; the rest stays as it was written."""
+    return with_values(args, {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in more.items()})
+
+
+def with_values(args: str, more: Mapping[str, msgspec.Raw]) -> str:
+    """Return the arguments with some values set on top; the rest stays as it was written."""
+    return _encode({**_object.decode(args), **more}) if more else args
 
 
 def from_headers(names: str | None, headers: MultiMapping[str]) -> Mapping[str, str]:

@@ -44,6 +44,25 @@ async def selection(call: Call) -> web.StreamResponse:
     return json(list(canceled))
 
 
+async def at_path(call: Call) -> web.StreamResponse:
+    """Cancel all jobs of a path's script that the viewer may cancel and that have not ended, and answer how many."""
+    body: CancelReason | None = call.body
+    reason = body.reason if body is not None else None
+    path = call.params["path"]
+    also: str | None = to_say([call.audit("Delete", path, {"reason": reason} if reason else None)])
+    count, after = 0, UUID(int=0)
+    while also is not None or after.int:
+        ids = await store.cancelable_at_path(call.ctx.database, call.workspace, path, call.viewer, after)
+        canceled, besides = await store.cancel_many(
+            call.ctx.database, call.workspace, ids, call.viewer.username, reason, force=False, also=also
+        )
+        call.ctx.outbox.publish_soon(besides)
+        for job_id, how in canceled.items():
+            _tell(call.ctx, job_id, how)
+        count, also, after = count + len(canceled), None, ids[-1] if ids else UUID(int=0)
+    return text(f"{count} jobs of {path} are canceled or asked to stop.")
+
+
 async def give_up(ctx: ApiContext, workspace: str, job_id: UUID, by: str, reason: str) -> None:
     """Cancel a job whose result nobody waits for any more; the run itself was audited when it was requested."""
     canceled = await store.cancel(ctx.database, workspace, job_id, by, reason, force=False, also=None)

@@ -97,6 +97,41 @@ CROSS JOIN LATERAL (
            OR j.visible_to_owner AND j.path IS NOT NULL AND platform.may_read(j.path, $3, $4) AND platform.may_write(j.path, $3, $4))
     LIMIT 1) j;
 
+-- name: cancelable_at_path
+-- The unfinished jobs of a path's script that the viewer may stop, a thousand at a time.
+SELECT u.id
+FROM queue.unfinished_job u
+CROSS JOIN LATERAL (
+    SELECT FROM queue.asked_job j
+    WHERE j.id = u.id AND j.born = u.born AND j.kind = 'script' AND j.path = $2
+      AND ($5::text[] IS NULL OR j.tag = ANY ($5))
+      AND ($4 OR j.created_by = $3 OR j.permissioned_as = 'u/' || $3
+           OR j.visible_to_owner AND platform.may_read(j.path, $3, $4) AND platform.may_write(j.path, $3, $4))
+    LIMIT 1) j
+WHERE u.workspace_id = $1 AND u.id > $6::uuid ORDER BY u.id LIMIT 1000;
+
+-- name: selected
+-- Those of the jobs that the viewer may see, in the order in which they were named.
+SELECT w.id, j.kind, j.path, j.hash
+FROM unnest($2::uuid[]) WITH ORDINALITY AS w (id, no)
+CROSS JOIN LATERAL (
+    SELECT j.kind, j.path, j.hash FROM queue.asked_job j
+    WHERE j.id = w.id AND j.born = (SELECT queue.locate(w.id)) AND j.workspace_id = $1
+      AND ($5::text[] IS NULL OR j.tag = ANY ($5))
+      AND ($4 OR j.created_by = $3 OR j.permissioned_as = 'u/' || $3
+           OR j.visible_to_owner AND j.path IS NOT NULL AND platform.may_read(j.path, $3, $4))
+    LIMIT 1) j
+ORDER BY w.no;
+
+-- name: args_of
+SELECT j.args FROM queue.asked_job j WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1;
+
+-- name: schemas
+-- Of some versions and of the heads of some paths.
+SELECT s.hash, s.path, s.schema, NOT s.archived AS is_head FROM platform.script s
+WHERE s.workspace_id = $1 AND NOT s.deleted AND (s.hash = ANY ($2) OR s.path = ANY ($3) AND NOT s.archived)
+  AND platform.may_read(s.path, $4, $5);
+
 -- name: cancel_many
 SELECT c.id, c.answer, c.worker_run, c.reply_to, c.said FROM queue.cancel_jobs($1, $2, $3, $4, $5, $6) c;
 

@@ -3,8 +3,9 @@
 from uuid import UUID
 
 from tidemill.api.http.route import Answer, Policy, Refused, Route, Who, answers_json, answers_text
-from tidemill.api.jobs import browse, cancel, change, follow, look, rules, run
+from tidemill.api.jobs import browse, cancel, change, follow, look, rerun, rules, run
 from tidemill.api.jobs.schemas import (
+    BatchRerun,
     CancelReason,
     CompletedCount,
     CompletedJob,
@@ -13,6 +14,7 @@ from tidemill.api.jobs.schemas import (
     GetQuery,
     IdsQuery,
     Job,
+    JobGroup,
     JobUpdate,
     ListQuery,
     Position,
@@ -165,6 +167,29 @@ ROUTES: tuple[Route, ...] = (
         audited="jobs.run.preview",
     ),
     Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run/batch_rerun_jobs",
+        handler=rerun.batch,
+        policy=RUN,
+        summary="Run jobs of scripts again, each with its own arguments or some of them changed",
+        body=BatchRerun,
+        answers={
+            201: answers_text("A line for each job: the id of the new one, or `Error: ...` when it can't be run."),
+            404: _MISSING,
+        },
+        refuses={"flow_options_by_path": Refused(reason="there are no flows yet")},
+        audited="jobs.run",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/list_selected_job_groups",
+        handler=rerun.groups,
+        policy=READ,
+        summary="Group jobs by their scripts and versions, with the schemas of those",
+        body=Selection,
+        answers={200: answers_json(list[JobGroup], "By path; what was no job of a script is left out.")},
+    ),
+    Route(
         method="GET",
         path="/w/{workspace}/jobs_u/get/{id}",
         handler=look.get,
@@ -283,6 +308,17 @@ ROUTES: tuple[Route, ...] = (
         body=CancelReason | None,
         answers={200: _ID, 404: _MISSING},
         audited="jobs.force_cancel",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs_u/queue/cancel_persistent/{path...}",
+        handler=cancel.at_path,
+        policy=CANCEL,
+        resource="scripts:{path}",
+        summary="Cancel all jobs of a path's script that you may cancel and that have not ended",
+        body=CancelReason | None,
+        answers={200: answers_text("How many.")},
+        audited="jobs.cancel",
     ),
     Route(
         method="POST",

@@ -1,7 +1,7 @@
 """Jobs as they travel: what clients send, what they get; an optional field without a value is left out."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -63,6 +63,45 @@ class CancelReason(msgspec.Struct, frozen=True, kw_only=True):
 
 MOST_SELECTED = 1000
 Selection = Annotated[list[UUID], msgspec.Meta(max_length=MOST_SELECTED, description="the ids of jobs")]
+
+
+class InputTransform(msgspec.Struct, frozen=True, kw_only=True):
+    """What an argument becomes."""
+
+    type: str
+    value: Raw | UnsetType = UNSET
+    expr: str | UnsetType = UNSET
+
+
+class RerunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the jobs of one script are run again."""
+
+    input_transforms: dict[str, InputTransform] = {}
+    use_latest_version: bool = False
+
+
+class BatchRerun(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs are run again, and how those of each script."""
+
+    job_ids: Selection
+    script_options_by_path: dict[str, RerunOptions] = {}
+
+
+class SchemaGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The jobs of one version."""
+
+    schema: Raw
+    script_hash: str
+    job_ids: list[UUID]
+
+
+class JobGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The jobs of one script, by their versions."""
+
+    kind: Literal["script"]
+    script_path: str
+    latest_schema: Raw
+    schemas: list[SchemaGroup]
 
 
 class SelectionQuery(msgspec.Struct, frozen=True, kw_only=True):

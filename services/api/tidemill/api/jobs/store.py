@@ -73,6 +73,24 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
 
 
+class Selected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job was of."""
+
+    id: UUID
+    kind: str
+    path: str | None
+    hash: str | None
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True):
+    """The schema of a version, as JSON text where it has one."""
+
+    hash: str
+    path: str
+    schema: str | None
+    is_head: bool
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Where a job is, and its log and its streamed result, each from some chunk on."""
 
@@ -97,7 +115,7 @@ async def script_by_hash(db: Executor, workspace: str, version: str, viewer: Vie
     return _runnable(await db.fetchrow(QUERIES.script_by_hash, workspace, version, viewer.username, viewer.is_admin))
 
 
-async def request(db: Executor, job: JobRequest, args: str, also: str) -> str:
+async def request(db: Executor, job: JobRequest, args: str, also: str | None) -> str:
     """Ask for a job and return what was said with it, to be published.
 
     Raises AskedBefore for a request that was made before under its own key, or an HttpError that says what is wrong.
@@ -185,13 +203,49 @@ async def cancelable(db: Executor, workspace: str, ids: Sequence[UUID], viewer: 
     return [row["id"] for row in rows]
 
 
+async def cancelable_at_path(db: Executor, workspace: str, path: str, viewer: Viewer, after: UUID) -> Sequence[UUID]:
+    """Return the next of the unfinished jobs of a path's script that the viewer may cancel, by id."""
+    rows = await db.fetch(
+        QUERIES.cancelable_at_path, workspace, path, viewer.username, viewer.is_admin, viewer.only_tags, after
+    )
+    return [row["id"] for row in rows]
+
+
 async def cancel_many(
-    db: Executor, workspace: str, ids: Sequence[UUID], by: str, *, force: bool, also: str
-) -> tuple[Mapping[UUID, Canceled], str]:
+    db: Executor,
+    workspace: str,
+    ids: Sequence[UUID],
+    by: str,
+    reason: str | None = None,
+    *,
+    force: bool,
+    also: str | None,
+) -> tuple[Mapping[UUID, Canceled], str | None]:
     """Cancel jobs in one transaction; return those that had not ended, and what was said besides."""
-    rows = await db.fetch(QUERIES.cancel_many, workspace, list(ids), by, None, force, also)
-    *jobs, besides = [dict(row) for row in rows]
-    return {row.pop("id"): Canceled(**row) for row in jobs}, besides["said"]
+    rows = await db.fetch(QUERIES.cancel_many, workspace, list(ids), by, reason, force, also)
+    besides = next((row["said"] for row in rows if row["id"] is None), None)
+    jobs = [dict(row) for row in rows if row["id"] is not None]
+    return {row.pop("id"): Canceled(**row) for row in jobs}, besides
+
+
+async def selected(db: Executor, workspace: str, ids: Sequence[UUID], viewer: Viewer) -> Sequence[Selected]:
+    """Return those of the jobs that the viewer may see, in this order."""
+    rows = await db.fetch(QUERIES.selected, workspace, list(ids), viewer.username, viewer.is_admin, viewer.only_tags)
+    return [Selected(**row) for row in rows]
+
+
+async def args_of(db: Executor, workspace: str, job_id: UUID) -> str | None:
+    """Return the arguments of a job as JSON text, or None when it is there no more."""
+    args: str | None = await db.fetchval(QUERIES.args_of, workspace, job_id)
+    return args
+
+
+async def schemas(
+    db: Executor, workspace: str, hashes: Sequence[str], paths: Sequence[str], viewer: Viewer
+) -> Sequence[Schema]:
+    """Return the schemas of some versions and of the heads of some paths."""
+    rows = await db.fetch(QUERIES.schemas, workspace, list(hashes), list(paths), viewer.username, viewer.is_admin)
+    return [Schema(**row) for row in rows]
 
 
 async def run_now(db: Executor, workspace: str, job_id: UUID, also: str) -> tuple[str, str | None]:
