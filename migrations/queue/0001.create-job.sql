@@ -131,6 +131,12 @@ CREATE TABLE queue.request_key (
 CREATE INDEX request_key_expiry ON queue.request_key (expires_at);
 COMMENT ON TABLE queue.request_key IS 'Which job a caller''s own key has led to, and the digest of what was asked for.';
 
+-- Workspaces in which nothing runs any more, because they were archived or deleted.
+CREATE TABLE queue.closed_workspace (
+    workspace_id text PRIMARY KEY
+);
+COMMENT ON TABLE queue.closed_workspace IS 'Workspaces of which no job is taken; what was unfinished was canceled when they were closed.';
+
 -- The lock of a concurrency limit: whoever counts holders of a key or changes them holds this row.
 CREATE TABLE queue.limit_key (
     key text PRIMARY KEY

@@ -1,7 +1,8 @@
 -- What the queue publishes. One call is one round trip; each locks first and looks in a new statement.
 -- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
 -- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is or was canceled, TM004 worker not
--- registered, TM005 no such transition, TM006 asked for before (the detail is the job's id), TM007 key used for another request.
+-- registered, TM005 no such transition, TM006 asked for before (the detail is the job's id), TM007 key used for another request,
+-- TM008 workspace closed.
 SET ROLE tidemill_queue_owner;
 
 -- What a caller fills in to ask for a job; a new optional field keeps the version.
@@ -34,6 +35,11 @@ DECLARE
     v_job  queue.live_job;
     v_key  queue.request_key;
 BEGIN
+    -- Until this transaction ends nobody closes the workspace, so that closing it misses no job.
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('queue.workspace ' || r.workspace_id, 0));
+    IF EXISTS (SELECT FROM queue.closed_workspace c WHERE c.workspace_id = r.workspace_id) THEN
+        RAISE EXCEPTION 'the workspace % is closed', r.workspace_id USING ERRCODE = 'TM008';
+    END IF;
     IF r.request_key IS NOT NULL THEN
         -- Who comes second waits here for the first, and for good or ill takes what that one has done.
         INSERT INTO queue.request_key AS k (workspace_id, caller, key, digest, job_id, expires_at)
@@ -357,6 +363,46 @@ BEGIN
 END
 $$;
 
+-- Cancel all jobs of a workspace and take none any more. In sets, so that a long line costs seconds and no more. The rows
+-- returned are the jobs of which somebody has to hear; the last one holds what was said.
+CREATE OR REPLACE FUNCTION queue.close_workspace(p_workspace_id text, p_by text, p_reason text)
+RETURNS TABLE (id uuid, answer text, worker_run uuid, reply_to text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_keys text[];
+    v_key  text;
+    v_said json[] := '{}';
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('queue.workspace ' || p_workspace_id, 0));
+    INSERT INTO queue.closed_workspace (workspace_id) VALUES (p_workspace_id) ON CONFLICT DO NOTHING;
+    PERFORM FROM queue.live_job l WHERE l.workspace_id = p_workspace_id ORDER BY l.id FOR UPDATE;
+    SELECT array_agg(DISTINCT l.limit_key ORDER BY l.limit_key) INTO v_keys
+    FROM queue.live_job l WHERE l.workspace_id = p_workspace_id AND l.holds_limit;
+    RETURN QUERY
+        WITH ended AS (
+            DELETE FROM queue.live_job l WHERE l.workspace_id = p_workspace_id RETURNING l.*
+        ), written AS (
+            INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, claims, canceled_by, canceled_reason)
+            SELECT e.id, e.born, 'canceled', queue.canceled_result(coalesce(e.cancel_by, p_by), coalesce(e.cancel_reason, p_reason)),
+                   e.claimed_at, clock_timestamp(), e.claims, coalesce(e.cancel_by, p_by), coalesce(e.cancel_reason, p_reason)
+            FROM ended e
+        )
+        SELECT e.id, 'canceled', e.worker_run, e.reply_to, NULL::json FROM ended e
+        WHERE e.worker_run IS NOT NULL OR e.reply_to IS NOT NULL;
+    FOREACH v_key IN ARRAY coalesce(v_keys, '{}') LOOP
+        v_said := v_said || queue.hand_over(v_key);
+    END LOOP;
+    RETURN QUERY SELECT NULL::uuid, 'said', NULL::uuid, NULL::text, queue.flatten(v_said);
+END
+$$;
+
+-- Take jobs of a workspace again.
+CREATE OR REPLACE FUNCTION queue.open_workspace(p_workspace_id text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM queue.closed_workspace c WHERE c.workspace_id = p_workspace_id
+$$;
+
 -- Let a job that waits for its time enter the line now. `answer` is `entered`, `not_scheduled` or `unknown`.
 CREATE OR REPLACE FUNCTION queue.run_now(p_workspace_id text, p_id uuid, p_also json)
 RETURNS TABLE (answer text, said json)
@@ -676,6 +722,8 @@ GRANT EXECUTE ON FUNCTION queue.register_worker(uuid, text, text, text, text[], 
 GRANT EXECUTE ON FUNCTION queue.retire_worker(uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.cancel_job(text, uuid, text, text, boolean, json) TO tidemill_api, tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.cancel_jobs(text, uuid[], text, text, boolean, json) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.close_workspace(text, text, text) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.open_workspace(text) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.run_now(text, uuid, json) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.forget_job(text, uuid, json) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.explain_job(text, uuid) TO tidemill_api;

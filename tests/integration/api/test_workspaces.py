@@ -1,5 +1,6 @@
 """Workspaces, the audit log and workers: through real HTTP."""
 
+import asyncio
 import secrets
 import uuid
 from typing import Any
@@ -7,6 +8,11 @@ from typing import Any
 import pytest
 
 from tests.integration.api.conftest import ADMIN_EMAIL, Api
+from tests.support.queue import a_job
+from tidemill.chassis.broker import Delivery
+from tidemill.shared.catalog import worker_inbox
+from tidemill.shared.message import open_envelope, read
+from tidemill.shared.messages import CancelJob
 
 
 def a_name() -> str:
@@ -252,6 +258,51 @@ async def test_a_deleted_workspace_is_gone_with_all_that_was_in_it(api: Api) -> 
     assert workspace not in {each["id"] for each in listed}
     (entry,) = await api.audited(operation="workspaces.delete", resource=workspace)
     assert entry["workspace_id"] == "admins"
+
+
+async def test_the_jobs_of_a_deleted_workspace_are_canceled(api: Api) -> None:
+    workspace, other, root = await api.workspace(), await api.workspace(), await api.admin()
+    run = await api.queue.start_worker("python3", run=uuid.uuid4())
+    await api.queue.request(a_job(workspace_id=workspace))
+    claim = await api.queue.claimed("python3", run=run)
+    told: asyncio.Queue[CancelJob] = asyncio.Queue()
+
+    async def hear(delivery: Delivery) -> None:
+        told.put_nowait(read(open_envelope(delivery.body), CancelJob))
+        await delivery.ack()
+
+    waits = await api.queue.request(a_job(workspace_id=workspace))
+    stays = await api.queue.request(a_job(workspace_id=other))
+    async with api.broker.subscribe(worker_inbox(str(run)), hear):
+        assert (await root.delete(f"/workspaces/delete/{workspace}")).status == 200
+        assert (await asyncio.wait_for(told.get(), 20)).job_id == claim.job_id
+    assert [await api.queue.state_of(each) for each in (claim.job_id, waits, stays)] == [
+        "canceled",
+        "canceled",
+        "queued",
+    ]
+    assert await api.queue.finish(claim) == "stale"
+    assert (await api.queue.job(waits))["canceled_reason"] == "the workspace was deleted"
+
+
+async def test_nothing_runs_in_an_archived_workspace_and_who_belongs_there_is_told_why(api: Api) -> None:
+    workspace, root = await api.workspace(), await api.admin()
+    boss = await api.person("boss", workspace=workspace, is_admin=True)
+    stranger = await api.person("stranger")
+    script = {"path": "f/a/x", "content": "def main(): return 1", "language": "python3", "summary": ""}
+    await boss.post(f"/w/{workspace}/scripts/create", script)
+    later = (await boss.post(f"/w/{workspace}/jobs/run/p/f/a/x?scheduled_in_secs=60", {})).text
+    assert (await boss.post(f"/w/{workspace}/workspaces/archive")).status == 200
+    assert await api.queue.state_of(uuid.UUID(later)) == "canceled"
+    for who in (boss, root):
+        refused = await who.post(f"/w/{workspace}/jobs/run/p/f/a/x", {})
+        assert (refused.status, "archived" in refused.text) == (403, True)
+    hidden = await stranger.post(f"/w/{workspace}/jobs/run/p/f/a/x", {})
+    absent = await stranger.post("/w/nowhere/jobs/run/p/f/a/x", {})
+    assert hidden.status == absent.status == 403
+    assert hidden.text.replace(workspace, "") == absent.text.replace("nowhere", "")
+    assert (await root.post(f"/workspaces/unarchive/{workspace}")).status == 200
+    assert (await boss.post(f"/w/{workspace}/jobs/run/p/f/a/x", {})).status == 201
 
 
 async def test_the_id_of_a_deleted_workspace_is_never_used_again(api: Api) -> None:

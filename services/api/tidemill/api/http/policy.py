@@ -96,6 +96,8 @@ async def authorise(ctx: "ApiContext", route: Route, params: Mapping[str, str], 
     if asking is None:
         raise Unauthorized(_NOT_VALID)
     refused = refusal(route.policy, request.method, workspace, asking)
+    if refused is not None and workspace is not None and not asking.workspace_exists:
+        refused = await _if_archived(ctx, workspace, asking) or refused
     if refused is None:
         refused = await _of_scopes(ctx, route, params, asking.viewer)
     if refused is not None:
@@ -134,6 +136,18 @@ def beyond_scopes(route: Route, viewer: Viewer, use: Use) -> HttpError | None:
         return None
     needed = ":".join(filter(None, (use.domain, use.action, use.kind, use.path)))
     return Forbidden(f"This token lacks scope: this needs {needed}.")
+
+
+async def _if_archived(ctx: "ApiContext", workspace: str, asking: Asking) -> HttpError | None:
+    """Return the reason why those who belong there can't enter a workspace; to everybody else it is just not there."""
+    viewer = asking.viewer
+    if asking.token_workspace not in (None, workspace) or viewer.job_workspace is not None:
+        return None
+    if await ctx.database.fetchval(QUERIES.is_archived, workspace, viewer.email, viewer.is_super_admin):
+        return Forbidden(
+            f"The workspace {workspace} is archived: nothing runs in it until a superadmin opens it again."
+        )
+    return None
 
 
 async def _of_scopes(ctx: "ApiContext", route: Route, params: Mapping[str, str], viewer: Viewer) -> HttpError | None:

@@ -9,6 +9,12 @@ LEFT JOIN platform.workspace w ON w.id = $2 AND NOT w.archived
 LEFT JOIN platform.member m ON m.workspace_id = w.id AND m.email = t.email AND NOT m.disabled
 WHERE t.hash = $1 AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp());
 
+-- name: is_archived
+-- For those who could enter it otherwise.
+SELECT EXISTS (
+    SELECT FROM platform.workspace w WHERE w.id = $1 AND w.archived AND NOT w.gone
+    AND ($3 OR EXISTS (SELECT FROM platform.member m WHERE m.workspace_id = w.id AND m.email = $2 AND NOT m.disabled)));
+
 -- name: job_by_token
 -- What a job may do was written down when it was requested; but nobody who has been disabled or has gone since then acts
 -- through one, and nothing acts in a workspace that is closed.

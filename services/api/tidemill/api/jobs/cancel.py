@@ -40,7 +40,7 @@ async def selection(call: Call) -> web.StreamResponse:
     )
     call.ctx.outbox.publish_soon(besides)
     for job_id, how in canceled.items():
-        _tell(call.ctx, job_id, how)
+        tell(call.ctx, job_id, how)
     return json(list(canceled))
 
 
@@ -58,7 +58,7 @@ async def at_path(call: Call) -> web.StreamResponse:
         )
         call.ctx.outbox.publish_soon(besides)
         for job_id, how in canceled.items():
-            _tell(call.ctx, job_id, how)
+            tell(call.ctx, job_id, how)
         count, also, after = count + len(canceled), None, ids[-1] if ids else UUID(int=0)
     return text(f"{count} jobs of {path} are canceled or asked to stop.")
 
@@ -66,7 +66,18 @@ async def at_path(call: Call) -> web.StreamResponse:
 async def give_up(ctx: ApiContext, workspace: str, job_id: UUID, by: str, reason: str) -> None:
     """Cancel a job whose result nobody waits for any more; the run itself was audited when it was requested."""
     canceled = await store.cancel(ctx.database, workspace, job_id, by, reason, force=False, also=None)
-    _tell(ctx, job_id, canceled)
+    tell(ctx, job_id, canceled)
+
+
+def tell(ctx: ApiContext, job_id: UUID, canceled: store.Canceled) -> None:
+    """Let those hear at once who have to know that a job is canceled or asked to stop."""
+    ctx.outbox.publish_soon(canceled.said)
+    if canceled.worker_run is not None:
+        _hint(ctx, CancelJob(job_id=job_id, worker_run=canceled.worker_run))
+    if canceled.answer == "canceled":
+        if canceled.reply_to is not None:
+            _hint(ctx, JobAnswered(job_id=job_id), replica=canceled.reply_to)
+        _hint(ctx, JobProgressed(job_id=job_id, what=Progress.ENDED))
 
 
 async def _cancel(call: Call, *, force: bool) -> web.StreamResponse:
@@ -82,18 +93,8 @@ async def _cancel(call: Call, *, force: bool) -> web.StreamResponse:
     canceled = await store.cancel(
         call.ctx.database, call.workspace, job_id, call.viewer.username, reason, force=force, also=to_say([audit])
     )
-    _tell(call.ctx, job_id, canceled)
+    tell(call.ctx, job_id, canceled)
     return text(str(job_id))
-
-
-def _tell(ctx: ApiContext, job_id: UUID, canceled: store.Canceled) -> None:
-    ctx.outbox.publish_soon(canceled.said)
-    if canceled.worker_run is not None:
-        _hint(ctx, CancelJob(job_id=job_id, worker_run=canceled.worker_run))
-    if canceled.answer == "canceled":
-        if canceled.reply_to is not None:
-            _hint(ctx, JobAnswered(job_id=job_id), replica=canceled.reply_to)
-        _hint(ctx, JobProgressed(job_id=job_id, what=Progress.ENDED))
 
 
 def _hint(ctx: ApiContext, message: Message, **also: str) -> None:

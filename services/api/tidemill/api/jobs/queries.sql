@@ -135,6 +135,12 @@ WHERE s.workspace_id = $1 AND NOT s.deleted AND (s.hash = ANY ($2) OR s.path = A
 -- name: cancel_many
 SELECT c.id, c.answer, c.worker_run, c.reply_to, c.said FROM queue.cancel_jobs($1, $2, $3, $4, $5, $6) c;
 
+-- name: close_workspace
+SELECT c.id, c.answer, c.worker_run, c.reply_to, c.said FROM queue.close_workspace($1, $2, $3) c;
+
+-- name: open_workspace
+SELECT queue.open_workspace($1);
+
 -- name: run_now
 SELECT r.answer, r.said FROM queue.run_now($1, $2, $3) r;
 

@@ -11,7 +11,7 @@ from asyncpg import PostgresError
 from asyncpg.exceptions import InvalidTextRepresentationError
 from msgspec import UNSET
 
-from tidemill.api.http.errors import BadRequest, Conflict, HttpError, Unprocessable
+from tidemill.api.http.errors import BadRequest, Conflict, Forbidden, HttpError, Unprocessable
 from tidemill.api.http.route import Viewer
 from tidemill.api.jobs.ports import Ended
 from tidemill.api.jobs.rules import (
@@ -37,6 +37,7 @@ _REFUSALS: Mapping[str, tuple[type[HttpError], str]] = {
     "TM001": (BadRequest, "The job_id is taken."),
     "TM002": (BadRequest, "The parent_job does not exist in this workspace."),
     "TM003": (Conflict, "The parent_job belongs to a job that is being canceled."),
+    "TM008": (Forbidden, "This workspace is archived or deleted: nothing runs in it any more."),
     "TM007": (Unprocessable, "The Idempotency-Key was used for another request."),
 }
 _ASKED_BEFORE = "TM006"
@@ -222,10 +223,22 @@ async def cancel_many(
     also: str | None,
 ) -> tuple[Mapping[UUID, Canceled], str | None]:
     """Cancel jobs in one transaction; return those that had not ended, and what was said besides."""
-    rows = await db.fetch(QUERIES.cancel_many, workspace, list(ids), by, reason, force, also)
-    besides = next((row["said"] for row in rows if row["id"] is None), None)
-    jobs = [dict(row) for row in rows if row["id"] is not None]
-    return {row.pop("id"): Canceled(**row) for row in jobs}, besides
+    return _canceled(await db.fetch(QUERIES.cancel_many, workspace, list(ids), by, reason, force, also))
+
+
+async def close_workspace(
+    db: Executor, workspace: str, by: str, reason: str
+) -> tuple[Mapping[UUID, Canceled], str | None]:
+    """Cancel all jobs of a workspace and take none any more.
+
+    Returns those of which somebody has to hear, and what was said.
+    """
+    return _canceled(await db.fetch(QUERIES.close_workspace, workspace, by, reason))
+
+
+async def open_workspace(db: Executor, workspace: str) -> None:
+    """Take jobs of a workspace again."""
+    await db.execute(QUERIES.open_workspace, workspace)
 
 
 async def selected(db: Executor, workspace: str, ids: Sequence[UUID], viewer: Viewer) -> Sequence[Selected]:
@@ -379,6 +392,12 @@ def _statement(query: ListQuery, wanted: Listing, *, by_label: bool) -> str:
     if query.all_workspaces:
         return QUERIES.list_everywhere
     return QUERIES.list_labeled if by_label else QUERIES.list_any
+
+
+def _canceled(rows: Sequence[asyncpg.Record]) -> tuple[Mapping[UUID, Canceled], str | None]:
+    besides = next((row["said"] for row in rows if row["id"] is None), None)
+    jobs = [dict(row) for row in rows if row["id"] is not None]
+    return {row.pop("id"): Canceled(**row) for row in jobs}, besides
 
 
 def _runnable(row: asyncpg.Record | None) -> Runnable | None:

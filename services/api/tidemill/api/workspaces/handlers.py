@@ -1,13 +1,20 @@
 """What the routes of workspaces do."""
 
+from collections.abc import Mapping
+from uuid import UUID
+
 from aiohttp import web
 
 from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import Conflict, NotFound
 from tidemill.api.http.route import ADMINS, Call
+from tidemill.api.jobs import cancel
+from tidemill.api.jobs import store as jobs
+from tidemill.api.jobs.store import Canceled
 from tidemill.api.users.rules import username_from
 from tidemill.api.workspaces import rules, store
 from tidemill.api.workspaces.schemas import CreateWorkspace, UserWorkspaceList, WorkspaceExists, WorkspacePage
+from tidemill.chassis.outbox import SayingTransaction
 
 
 class NoSuchWorkspace(NotFound):
@@ -70,20 +77,40 @@ async def unarchive(call: Call) -> web.Response:
 
 
 async def delete(call: Call) -> web.Response:
-    """Remove a workspace with all that belongs to it."""
+    """Remove a workspace with all that belongs to it; its unfinished jobs are canceled."""
     workspace = call.params["id"]
     rules.refuse_closing(workspace)
     async with call.ctx.outbox.transaction() as tx:
         if not await store.remove(tx, workspace):
             raise NoSuchWorkspace
+        canceled = await _close(call, tx, workspace, "the workspace was deleted")
         # Told in the installation's own log: there is nobody left to read the workspace's.
         await tx.say(call.audit("Delete", workspace, workspace=ADMINS))
+    _tell(call, canceled)
     return text(f"Deleted workspace {workspace}")
 
 
 async def _set_archived(call: Call, workspace: str, *, archived: bool) -> web.Response:
+    canceled: Mapping[UUID, Canceled] = {}
     async with call.ctx.outbox.transaction() as tx:
         if not await store.set_archived(tx, workspace, archived=archived):
             raise NoSuchWorkspace
+        if archived:
+            canceled = await _close(call, tx, workspace, "the workspace was archived")
+        else:
+            await jobs.open_workspace(tx, workspace)
         await tx.say(call.audit("Updated", workspace, workspace=workspace))
+    _tell(call, canceled)
     return text(f"{'Archived' if archived else 'Unarchived'} workspace {workspace}")
+
+
+async def _close(call: Call, tx: SayingTransaction, workspace: str, reason: str) -> Mapping[UUID, Canceled]:
+    canceled, said = await jobs.close_workspace(tx, workspace, call.viewer.username, reason)
+    if said is not None:
+        tx.said.append(said)
+    return canceled
+
+
+def _tell(call: Call, canceled: Mapping[UUID, Canceled]) -> None:
+    for job_id, how in canceled.items():
+        cancel.tell(call.ctx, job_id, how)

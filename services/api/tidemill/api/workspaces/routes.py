@@ -81,7 +81,7 @@ ROUTES = (
         path="/w/{workspace}/workspaces/archive",
         handler=handlers.archive,
         policy=Policy("workspaces", "write", Who.ADMIN),
-        summary="Close the workspace: nobody enters it any more",
+        summary="Close the workspace: nobody enters it any more, and its unfinished jobs are canceled",
         answers={200: _DONE, 400: answers_text("It has to stay open")},
         audited="workspaces.archive",
     ),
