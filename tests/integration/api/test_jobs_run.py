@@ -390,3 +390,25 @@ async def _newest(api: House) -> uuid.UUID:
 
 async def _is(api: House, job_id: uuid.UUID, state: str) -> bool:
     return await api.queue.state_of(job_id) == state
+
+
+@pytest.mark.parametrize("path", ["run/p/u/ann/s", "run_wait_result/p/u/ann/s"])
+async def test_attack_an_upload_is_refused_and_nothing_runs(api: House, path: str) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="doc"; filename="x"\r\n\r\nx\r\n--b--\r\n'
+    for declared, status in (
+        ("multipart/form-data; boundary=b", 400),
+        ("multipart/form-data", 400),
+        ("multipart/mixed", 415),
+    ):
+        reply = await api.call(
+            "ann", "POST", f"jobs/{path}", data=body, headers={"Content-Type": declared}, status=status
+        )
+        assert reply.content_type == "text/plain"
+    assert await api.queue.look.fetchval("SELECT count(*) FROM queue.job") == 0
+
+
+async def test_a_form_of_parts_becomes_arguments(api: House) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    job_id = (await api.call("ann", "POST", "jobs/run/p/u/ann/s", data=body, headers=headers, status=201)).text
+    assert (await api.get("ann", f"jobs_u/get/{job_id}")).json["args"] == {"a": "1"}

@@ -67,3 +67,15 @@ def test_only_a_known_few_can_be_called_without_a_token() -> None:
     assert open_to_all == {"/version", "/auth/login", "/openapi.yaml", "/openapi.json"}
     unsecured = {path for path, _, operation in operations() if operation.get("security") == []}
     assert unsecured == open_to_all
+
+
+def test_every_run_says_what_an_idempotency_key_does() -> None:
+    keyed = {
+        path
+        for path, _, operation in operations()
+        if any(each["name"] == "Idempotency-Key" for each in operation.get("parameters", ()))
+        and "422" in operation["responses"]
+    }
+    run = {path for path, _, each in operations() if each.get("x-audited", "").startswith("jobs.run.")}
+    assert keyed == run
+    assert len(run) >= 7

@@ -19,6 +19,20 @@ _WORDS = re.compile(r"[^A-Za-z0-9]+")
 _EVENTS = "text/event-stream"
 _SENTENCE = {"text/plain": {"schema": {"type": "string"}}}
 
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same request with the same key within 24 hours is the same job; another one with it is a 422",
+    "schema": {"type": "string", "pattern": r"^[\x20-\x7e]{1,255}$"},
+}
+_REPLAYED = {
+    "Idempotency-Replayed": {
+        "description": "There when an earlier request of the same key has led to this job",
+        "schema": {"type": "string", "const": "true"},
+    }
+}
+
 _REFUSALS: dict[int, str] = {
     400: "The request can't be understood; the sentence names the parameter or field",
     401: "No valid token",
@@ -148,6 +162,8 @@ def _operation(route: Route, schema_of: Any) -> dict[str, Any]:
     parameters = [_path_parameter(route, name) for name in route.parameters]
     if route.query is not None:
         parameters += [_query_parameter(field, schema_of) for field in msgspec.structs.fields(route.query)]
+    if route.keyed:
+        parameters.append(_KEY)
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None or route.raw_body is not None:
@@ -192,6 +208,10 @@ def _body(route: Route, schema_of: Any) -> dict[str, Any]:
 
 def _responses(route: Route, schema_of: Any) -> dict[str, Any]:
     responses: dict[str, Any] = {str(status): _answer(answer, schema_of) for status, answer in route.answers.items()}
+    if route.keyed:
+        for name, response in responses.items():
+            if name.startswith("2"):
+                response["headers"] = _REPLAYED
     for status in _REFUSALS:
         if _may_answer(route, status):
             responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})

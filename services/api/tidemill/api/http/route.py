@@ -155,6 +155,8 @@ class Route:
     """The operation that the handler says as AuditRecorded in its transaction."""
     raw_body: str | None = None
     """The media type of a body that the handler reads raw, for the OpenAPI document."""
+    keyed: bool = False
+    """True where the header Idempotency-Key makes a repeated request the same one, for the OpenAPI document."""
     ours: bool = False
     """True where no existing client calls: unknown fields are refused."""
 

@@ -1,6 +1,6 @@
 """From a webhook's request to a job's arguments: always the text of one JSON object, kept as it was sent. Pure.
 
-    JSON object ──────── as it is                 form ─────── its fields, as strings
+    JSON object ──────── as it is                 form ─────── its fields, as strings; a file is refused
     other JSON ───────── {"body": ...}            text, XML ── {"raw_string": "..."}
     nothing ──────────── {}                       CloudEvent ─ its data, and its attributes as WEBHOOK__METADATA__
                                                   all else ─── 415
@@ -19,6 +19,7 @@ import msgspec
 from multidict import MultiMapping
 
 from tidemill.api.http.errors import BadRequest, Unsupported
+from tidemill.api.jobs import multipart
 
 NONE = "{}"
 _MOST_FIELDS = 10_000
@@ -28,10 +29,19 @@ _CREDENTIALS = frozenset(("authorization", "proxy-authorization", "cookie", "tok
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def from_body(content_type: str, charset: str | None, body: bytes, *, wrap: bool = False, raw: bool = False) -> str:
+def from_body(
+    content_type: str,
+    charset: str | None,
+    body: bytes,
+    declared: str = "",
+    /,
+    *,
+    wrap: bool = False,
+    raw: bool = False,
+) -> str:
     """Return the arguments that a body means; raises BadRequest or Unsupported.
 
-    `content_type` is empty when the request names none: the body is then taken for JSON.
+    `content_type` is empty when the request names none: the body is then taken for JSON; `declared` is all of it.
     """
     if not body.strip():
         args = NONE
@@ -41,12 +51,12 @@ def from_body(content_type: str, charset: str | None, body: bytes, *, wrap: bool
         args = _from_event(_text(body, "utf-8"), wrap=wrap)
     elif content_type == "application/x-www-form-urlencoded":
         args = _wrapped(_encode(_form(body)), wrap)
+    elif content_type == "multipart/form-data":
+        args = _wrapped(_encode(multipart.fields(declared, body)), wrap)
     elif content_type.startswith("text/") or content_type == "application/xml" or content_type.endswith("+xml"):
         args = _wrapped(_encode({"raw_string": _text(body, charset)}), wrap)
     else:
-        raise Unsupported(
-            f"A body of {content_type} can't become arguments: send JSON, text or application/x-www-form-urlencoded."
-        )
+        raise Unsupported(f"A body of {content_type} can't become arguments: send JSON, text or a form.")
     return with_more(args, {"raw_string": _text(body, charset)}) if raw else args
 
 

@@ -83,6 +83,7 @@ async def _args(call: Call) -> str:
             call.request.content_type.lower() if named else "",
             call.request.charset,
             await call.raw_body(),
+            call.request.headers.get("Content-Type", ""),
             wrap=query.wrap_body,
             raw=query.raw,
         )
