@@ -2,7 +2,7 @@
 -- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
 -- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is or was canceled, TM004 worker not
 -- registered, TM005 no such transition, TM006 asked for before (the detail is the job's id), TM007 key used for another request,
--- TM008 workspace closed.
+-- TM008 workspace closed, TM009 the job runs.
 SET ROLE tidemill_queue_owner;
 
 -- What a caller fills in to ask for a job; a new optional field keeps the version.
@@ -445,6 +445,111 @@ BEGIN
 END
 $$;
 
+-- A job that has ended elsewhere, and the highest job above it that is known.
+DO $$
+BEGIN
+    IF to_regtype('queue.finished_import') IS NULL THEN
+        CREATE TYPE queue.finished_import AS (
+            id uuid, kind text, path text, hash text, language text, code text, args json, tag text, priority smallint,
+            timeout_s integer, parent_job uuid, root_of uuid, trigger_kind text, visible_to_owner boolean, created_at timestamptz,
+            created_by text, permissioned_as text, email text, outcome text, result json, started_at timestamptz,
+            finished_at timestamptz, worker text, canceled_by text, canceled_reason text, memory_peak_kb integer, labels text[],
+            log text, log_units integer);
+    END IF;
+END
+$$;
+
+-- Take in jobs that have ended elsewhere. They are born now, one after the other in the order in which they were made, so
+-- that they lie in a day that stands and are kept for as long as any other. The detail of a refusal is the job's id.
+CREATE OR REPLACE FUNCTION queue.import_jobs(p_workspace_id text, p_jobs json, p_also json) RETURNS json
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_now  timestamptz := clock_timestamp();
+    v_born timestamptz;
+    v_root uuid;
+    r      record;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('queue.workspace ' || p_workspace_id, 0));
+    IF EXISTS (SELECT FROM queue.closed_workspace c WHERE c.workspace_id = p_workspace_id) THEN
+        RAISE EXCEPTION 'the workspace % is closed', p_workspace_id USING ERRCODE = 'TM008';
+    END IF;
+    PERFORM queue.make_day((v_now AT TIME ZONE 'UTC')::date), queue.make_day(((v_now + interval '1 minute') AT TIME ZONE 'UTC')::date);
+    FOR r IN
+        SELECT p.*, row_number() OVER (ORDER BY p.created_at, p.id) AS no
+        FROM json_populate_recordset(NULL::queue.finished_import, p_jobs) p
+        -- What is above others comes in before them.
+        ORDER BY p.parent_job IS NOT NULL, p.id
+    LOOP
+        v_born := v_now + r.no * interval '1 microsecond';
+        IF NOT EXISTS (SELECT FROM queue.job j WHERE j.id = r.id AND j.born = queue.born_of(r.id)) THEN
+            INSERT INTO queue.displaced_job (id, born) VALUES (r.id, v_born) ON CONFLICT DO NOTHING;
+        END IF;
+        IF NOT EXISTS (SELECT FROM queue.displaced_job d WHERE d.id = r.id AND d.born = v_born) THEN
+            RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001', DETAIL = r.id::text;
+        END IF;
+        v_root := NULL;
+        IF r.root_of IS NOT NULL THEN
+            SELECT coalesce(j.root_job, j.id) INTO v_root FROM queue.job j
+            WHERE j.id = r.root_of AND j.born = queue.locate(r.root_of) AND j.workspace_id = p_workspace_id;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'parent job % does not exist in this workspace', r.root_of USING ERRCODE = 'TM002', DETAIL = r.id::text;
+            END IF;
+        END IF;
+        PERFORM queue.check_transition('running', r.outcome) WHERE r.outcome <> 'skipped';
+        INSERT INTO queue.job (id, born, workspace_id, kind, path, hash, language, code, args, tag, priority, envs, timeout_s, due_at,
+                               parent_job, root_job, trigger_kind, visible_to_owner, created_at, created_by, permissioned_as, email,
+                               permissions)
+        VALUES (r.id, v_born, p_workspace_id, r.kind, r.path, r.hash, r.language, r.code, r.args, r.tag, coalesce(r.priority, 0), '{}',
+                r.timeout_s, coalesce(r.started_at, r.finished_at), r.parent_job, v_root, r.trigger_kind, r.visible_to_owner,
+                r.created_at, r.created_by, r.permissioned_as, r.email, '{}');
+        INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, worker, claims, canceled_by,
+                                        canceled_reason, memory_peak_kb, labels)
+        VALUES (r.id, v_born, r.outcome, r.result, r.started_at, r.finished_at, r.worker, 0, r.canceled_by, r.canceled_reason,
+                r.memory_peak_kb, r.labels);
+        IF r.log <> '' THEN
+            INSERT INTO queue.log_chunk (job_id, born, claim_no, seq, units, text) VALUES (r.id, v_born, 0, 0, r.log_units, r.log);
+        END IF;
+    END LOOP;
+    RETURN queue.flatten(ARRAY[bus.say_all(p_also, NULL)]);
+END
+$$;
+
+-- Remove jobs as if they had never been there; what one held of a limit is handed on. Refused while one of them runs.
+CREATE OR REPLACE FUNCTION queue.delete_jobs(p_workspace_id text, p_ids uuid[], p_also json) RETURNS json
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_keys text[];
+    v_key  text;
+    v_id   uuid;
+    v_born timestamptz;
+    v_said json[] := '{}';
+BEGIN
+    PERFORM FROM queue.live_job l WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id ORDER BY l.id FOR UPDATE;
+    SELECT l.id INTO v_id FROM queue.live_job l
+    WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id AND l.state = 'running' LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'job % runs', v_id USING ERRCODE = 'TM009', DETAIL = v_id::text;
+    END IF;
+    SELECT array_agg(DISTINCT l.limit_key ORDER BY l.limit_key) INTO v_keys
+    FROM queue.live_job l WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id AND l.holds_limit;
+    DELETE FROM queue.live_job l WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id;
+    FOREACH v_id IN ARRAY p_ids LOOP
+        v_born := queue.locate(v_id);
+        DELETE FROM queue.job j WHERE j.id = v_id AND j.born = v_born AND j.workspace_id = p_workspace_id;
+        IF FOUND THEN
+            DELETE FROM queue.finished_job f WHERE f.id = v_id AND f.born = v_born;
+            DELETE FROM queue.log_chunk c WHERE c.job_id = v_id AND c.born = v_born;
+            DELETE FROM queue.displaced_job d WHERE d.id = v_id;
+        END IF;
+    END LOOP;
+    DELETE FROM queue.request_key k WHERE k.workspace_id = p_workspace_id AND k.job_id = ANY (p_ids);
+    FOREACH v_key IN ARRAY coalesce(v_keys, '{}') LOOP
+        v_said := v_said || queue.hand_over(v_key);
+    END LOOP;
+    RETURN queue.flatten(v_said || bus.say_all(p_also, NULL));
+END
+$$;
+
 -- Why is this job not running? One sentence, and the facts behind it.
 CREATE OR REPLACE FUNCTION queue.explain_job(p_workspace_id text, p_id uuid) RETURNS json
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -722,6 +827,8 @@ GRANT EXECUTE ON FUNCTION queue.register_worker(uuid, text, text, text, text[], 
 GRANT EXECUTE ON FUNCTION queue.retire_worker(uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.cancel_job(text, uuid, text, text, boolean, json) TO tidemill_api, tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.cancel_jobs(text, uuid[], text, text, boolean, json) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.import_jobs(text, json, json) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.delete_jobs(text, uuid[], json) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.close_workspace(text, text, text) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.open_workspace(text) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.run_now(text, uuid, json) TO tidemill_api;

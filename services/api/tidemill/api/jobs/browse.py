@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from aiohttp import web
-from yarl import URL
 
 from tidemill.api.http.answer import json
 from tidemill.api.http.decode import TOKEN_PARAMETER
@@ -89,14 +88,14 @@ async def _page(call: Call, *, finished: bool | None, ids_only: bool = False) ->
     jobs, following = await store.listing(call.ctx.database, where, query, wanted, call.viewer)
     answer = json([each.id for each in jobs] if ids_only else jobs)
     if following is not None:
-        answer.headers["Link"] = f'<{_address(call, following)}>; rel="next"'
+        answer.headers["Link"] = link_to(call, following)
     return answer
 
 
-def _address(call: Call, following: rules.Cursor) -> URL:
-    """Return where the next page is, relative to this server; a token in the query is not repeated."""
+def link_to(call: Call, following: rules.Cursor) -> str:
+    """Return the header that says where the next page is, relative to this server, without the token of this one."""
     here = call.request.rel_url.without_query_params("cursor", "page", TOKEN_PARAMETER)
-    return here.update_query(cursor=rules.spell(following))
+    return f'<{here.update_query(cursor=rules.spell(following))}>; rel="next"'
 
 
 def _where(call: Call, *, all_workspaces: bool) -> str:

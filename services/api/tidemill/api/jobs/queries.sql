@@ -135,6 +135,24 @@ WHERE s.workspace_id = $1 AND NOT s.deleted AND (s.hash = ANY ($2) OR s.path = A
 -- name: cancel_many
 SELECT c.id, c.answer, c.worker_run, c.reply_to, c.said FROM queue.cancel_jobs($1, $2, $3, $4, $5, $6) c;
 
+-- name: portable
+SELECT j.id, j.kind, j.path, j.hash, j.language, j.code, j.args, j.tag, j.priority, j.timeout_s, j.due_at, j.parent_job, j.trigger_kind,
+       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.outcome, j.result, j.started_at, j.finished_at,
+       j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels,
+       (SELECT string_agg(c.text, '' ORDER BY c.claim_no, c.seq) FROM queue.job_log c
+        WHERE c.job_id = $2 AND c.born = (SELECT queue.locate($2))) AS logs
+FROM queue.any_job j
+WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1;
+
+-- name: emails_of
+SELECT m.username, m.email FROM platform.member m WHERE m.workspace_id = $1 AND m.username = ANY ($2);
+
+-- name: import_jobs
+SELECT queue.import_jobs($1, $2, $3);
+
+-- name: delete_jobs
+SELECT queue.delete_jobs($1, $2, $3);
+
 -- name: close_workspace
 SELECT c.id, c.answer, c.worker_run, c.reply_to, c.said FROM queue.close_workspace($1, $2, $3) c;
 

@@ -3,7 +3,8 @@
 from uuid import UUID
 
 from tidemill.api.http.route import Answer, Policy, Refused, Route, Who, answers_json, answers_text
-from tidemill.api.jobs import browse, cancel, change, follow, look, rerun, rules, run
+from tidemill.api.jobs import browse, cancel, change, follow, look, rerun, rules, run, transfer
+from tidemill.api.jobs.portable import Completed, ExportQuery, PortableCompleted, PortableQueued, Queued
 from tidemill.api.jobs.schemas import (
     BatchRerun,
     CancelReason,
@@ -41,6 +42,8 @@ READ = Policy("jobs", "read", Who.MEMBER)
 RUN = Policy("jobs", "run", Who.MEMBER)
 RUN_CODE = Policy("jobs", "run", Who.DEVELOPER)
 CANCEL = Policy("jobs", "write", Who.MEMBER)
+EXPORT = Policy("jobs", "read", Who.ADMIN)
+IMPORT = Policy("jobs", "write", Who.ADMIN)
 
 _ID = answers_text("The id of the job.")
 _RESULT = answers_json(Raw, 'The result; of a job that failed, {"error": ...}.')
@@ -362,6 +365,65 @@ ROUTES: tuple[Route, ...] = (
         resource="job:{id}",
         summary="Forget the arguments, the result and the log of a job that has ended",
         answers={200: answers_json(CompletedJob, "What is left of it."), 404: _UNFINISHED},
+        audited="jobs.delete",
+    ),
+    Route(
+        method="GET",
+        path="/w/{workspace}/jobs/completed/export",
+        handler=transfer.export_completed,
+        policy=EXPORT,
+        summary="Export jobs that have ended, newest first",
+        query=ExportQuery,
+        answers={200: answers_json(list[PortableCompleted], "One page, as a stream.")},
+    ),
+    Route(
+        method="GET",
+        path="/w/{workspace}/jobs/queue/export",
+        handler=transfer.export_queued,
+        policy=EXPORT,
+        summary="Export jobs that have not ended, newest first",
+        query=ExportQuery,
+        answers={200: answers_json(list[PortableQueued], "One page, as a stream.")},
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/completed/import",
+        handler=transfer.import_completed,
+        policy=IMPORT,
+        summary="Import jobs that have ended elsewhere, all of them or none",
+        body=Completed,
+        answers={200: answers_text("How many.")},
+        tolerates={
+            "email": "it follows from permissioned_as; who is no member here is replaced by the importer",
+            "permissioned_as_email": "it follows from permissioned_as",
+        },
+        audited="jobs",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/queue/import",
+        handler=transfer.import_queued,
+        policy=Policy("jobs", "run", Who.ADMIN),
+        summary="Ask anew for jobs that have not ended elsewhere, all of them or none",
+        body=Queued,
+        answers={200: answers_text("How many."), 404: _MISSING, 409: answers_text("A job above is being canceled.")},
+        tolerates={
+            "created_at": "it is asked for now",
+            "trigger_kind": "it is asked for by the importer",
+            **dict.fromkeys(
+                ("created_by", "permissioned_as", "email", "permissioned_as_email"), "it is the importer's own job"
+            ),
+        },
+        audited="jobs.run",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/delete",
+        handler=transfer.delete,
+        policy=IMPORT,
+        summary="Remove jobs with all that they left behind",
+        body=Selection,
+        answers={200: answers_text("How many."), 409: answers_text("One of them runs.")},
         audited="jobs.delete",
     ),
     Route(

@@ -189,8 +189,7 @@ def request(
     limited = runnable.concurrent_limit
     due_at, due_in_ms = _due(query) if isinstance(query, RunQuery) else (None, None)
     tag = _tag(query.tag or runnable.tag or runnable.language, workspace, args)
-    if viewer.only_tags is not None and tag not in viewer.only_tags:
-        raise Forbidden(f"This token only runs jobs of the tags {', '.join(viewer.only_tags)}, not {tag}.")
+    refuse_tag(viewer, tag)
     return JobRequest(
         id=job_id,
         chosen_id=query.job_id is not None,
@@ -218,6 +217,12 @@ def request(
         reply_to=reply_to,
         traceparent=traceparent,
     )
+
+
+def refuse_tag(viewer: Viewer, tag: str) -> None:
+    """Raise Forbidden for a tag of which there are no jobs for the viewer's token."""
+    if viewer.only_tags is not None and tag not in viewer.only_tags:
+        raise Forbidden(f"This token is only for jobs of the tags {', '.join(viewer.only_tags)}, not {tag}.")
 
 
 def with_key(job: JobRequest, key: str, *asked: bytes) -> JobRequest:

@@ -1,6 +1,6 @@
 """Jobs in the database: the queue's functions and views, and the scripts that become jobs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,8 @@ from msgspec import UNSET
 
 from tidemill.api.http.errors import BadRequest, Conflict, Forbidden, HttpError, Unprocessable
 from tidemill.api.http.route import Viewer
+from tidemill.api.jobs.portable import Ended as ImportedJob
+from tidemill.api.jobs.portable import Portable, PortableCompleted, PortableQueued
 from tidemill.api.jobs.ports import Ended
 from tidemill.api.jobs.rules import (
     AskedBefore,
@@ -29,7 +31,7 @@ from tidemill.api.jobs.rules import (
 from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob, TagCount
 from tidemill.chassis.database import Executor, sqlstate
 from tidemill.chassis.sql import load
-from tidemill.shared.script import JobKind, Outcome
+from tidemill.shared.script import JobKind, Language, Outcome
 
 QUERIES = load(__package__, "queries.sql")
 
@@ -226,6 +228,76 @@ async def cancel_many(
     return _canceled(await db.fetch(QUERIES.cancel_many, workspace, list(ids), by, reason, force, also))
 
 
+async def portable(db: Executor, workspace: str, job_id: UUID) -> Portable | None:
+    """Return all of a job that can be brought elsewhere, or None when it is there no more."""
+    row = await db.fetchrow(QUERIES.portable, workspace, job_id)
+    if row is None:
+        return None
+    common: dict[str, Any] = {
+        "id": row["id"],
+        "created_by": row["created_by"],
+        "created_at": row["created_at"],
+        "permissioned_as": row["permissioned_as"],
+        "permissioned_as_email": row["email"],
+        "email": row["email"],
+        "job_kind": JobKind(row["kind"]),
+        "language": Language(row["language"]),
+        "visible_to_owner": row["visible_to_owner"],
+        "parent_job": row["parent_job"],
+        "script_path": row["path"],
+        "script_hash": row["hash"],
+        "raw_code": row["code"],
+        "args": msgspec.Raw(row["args"].encode()),
+        "tag": row["tag"],
+        "priority": row["priority"] or None,
+        "timeout": row["timeout_s"],
+        "trigger_kind": row["trigger_kind"],
+    }
+    if row["outcome"] is None:
+        return PortableQueued(**common, scheduled_for=row["due_at"])
+    started_at = row["started_at"]
+    return PortableCompleted(
+        **common,
+        started_at=started_at,
+        completed_at=row["finished_at"],
+        duration_ms=millis(row["finished_at"] - (started_at or row["finished_at"])),
+        status=Outcome(row["outcome"]),
+        is_skipped=row["outcome"] == Outcome.SKIPPED,
+        result=msgspec.Raw((row["result"] or "null").encode()),
+        logs=row["logs"],
+        canceled_by=row["canceled_by"],
+        canceled_reason=row["canceled_reason"],
+        mem_peak=row["memory_peak_kb"],
+        labels=row["labels"],
+        worker=row["worker"],
+    )
+
+
+async def emails_of(db: Executor, workspace: str, usernames: Collection[str]) -> Mapping[str, str]:
+    """Return the emails of those who are members, by username."""
+    return {row["username"]: row["email"] for row in await db.fetch(QUERIES.emails_of, workspace, list(usernames))}
+
+
+async def import_completed(db: Executor, workspace: str, jobs: Sequence[ImportedJob], also: str) -> str:
+    """Bring jobs in that have ended elsewhere and return what was said; raises an HttpError naming the field."""
+    try:
+        said: str = await db.fetchval(QUERIES.import_jobs, workspace, msgspec.json.encode(jobs).decode(), also)
+    except PostgresError as error:
+        raise _refusal_of(error, jobs) from error
+    return said
+
+
+async def delete(db: Executor, workspace: str, ids: Sequence[UUID], also: str) -> str:
+    """Remove jobs with all that they left behind and return what was said; raises Conflict when one of them runs."""
+    try:
+        said: str = await db.fetchval(QUERIES.delete_jobs, workspace, list(ids), also)
+    except PostgresError as error:
+        if sqlstate(error) != "TM009":
+            raise
+        raise Conflict(f"The job {error.detail} runs: cancel it first.") from error
+    return said
+
+
 async def close_workspace(
     db: Executor, workspace: str, by: str, reason: str
 ) -> tuple[Mapping[UUID, Canceled], str | None]:
@@ -392,6 +464,19 @@ def _statement(query: ListQuery, wanted: Listing, *, by_label: bool) -> str:
     if query.all_workspaces:
         return QUERIES.list_everywhere
     return QUERIES.list_labeled if by_label else QUERIES.list_any
+
+
+def _refusal_of(error: PostgresError, jobs: Sequence[ImportedJob]) -> Exception:
+    """Return what is told of an import that the queue refuses; anything else is the error itself."""
+    state = sqlstate(error)
+    place = next((at for at, each in enumerate(jobs) if str(each.id) == error.detail), 0)
+    if state == "TM001":
+        return BadRequest(f"The field [{place}].id is taken.")
+    if state == "TM002":
+        return BadRequest(f"The field [{place}].parent_job does not exist in this workspace.")
+    if state == "TM008":
+        return Forbidden(_REFUSALS[state][1])
+    return error
 
 
 def _canceled(rows: Sequence[asyncpg.Record]) -> tuple[Mapping[UUID, Canceled], str | None]:
