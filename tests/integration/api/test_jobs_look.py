@@ -250,6 +250,7 @@ LOOKS = (
     "jobs_u/getupdate/{}",
     "jobs_u/get_logs/{}",
     "jobs_u/get_root_job_id/{}",
+    "jobs_u/get_args/{}",
     "jobs/explain/{}",
     "jobs/worker_is_draining/{}",
 )
@@ -302,6 +303,22 @@ async def test_the_place_in_line(api: House) -> None:
     assert (await api.get("ann", "jobs/queue/position/0")).json == {"position": 1}
     await api.get("ann", "jobs/queue/position/soon", status=400)
     await api.get("ann", f"jobs/queue/position/{10**30}", status=400)
+
+
+async def test_when_a_job_is_due_and_what_it_was_given(api: House) -> None:
+    job_id = await api.run("u/ann/s", {"a": [1.50]}, scheduled_in_secs=60)
+    due = (await api.get("ann", f"jobs/queue/scheduled_for/{job_id}")).json
+    job = (await api.get("ann", f"jobs_u/get/{job_id}")).json
+    assert due == int(datetime.fromisoformat(job["scheduled_for"]).timestamp() * 1000)
+    assert (await api.get("ann", f"jobs/queue/position/{due}")).json == {"position": 1}
+    assert (await api.get("ann", f"jobs_u/get_args/{job_id}")).text == '{"a": [1.5]}'
+    await api.get("ann", f"jobs/queue/scheduled_for/{await ended(api)}", status=404)
+
+
+async def test_the_unfinished_jobs_are_asked_for_all_at_once(api: House) -> None:
+    await api.run("u/ann/s")
+    assert len((await api.get("ann", "jobs/queue/list", per_page=100_000)).json) == 1
+    await api.get("ann", "jobs/list", per_page=100_000, status=400)
 
 
 async def test_the_databases_clock(api: House) -> None:

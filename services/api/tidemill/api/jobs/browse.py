@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import msgspec
 from aiohttp import web
 
 from tidemill.api.http.answer import json
@@ -10,6 +11,7 @@ from tidemill.api.http.errors import Forbidden
 from tidemill.api.http.route import ADMINS, Call
 from tidemill.api.jobs import rules, store
 from tidemill.api.jobs.schemas import (
+    LONGEST_PAGE,
     CompletedCount,
     EndedCountQuery,
     ListQuery,
@@ -82,6 +84,7 @@ async def count_ended_by_tag(call: Call) -> web.StreamResponse:
 
 async def _page(call: Call, *, finished: bool | None, ids_only: bool = False) -> web.StreamResponse:
     query: ListQuery = call.query
+    query = msgspec.structs.replace(query, per_page=min(query.per_page, LONGEST_PAGE))
     rules.refuse_order(query)
     where = _where(call, all_workspaces=query.all_workspaces)
     wanted = rules.listing(query, finished=finished)

@@ -24,6 +24,7 @@ from tidemill.api.jobs.schemas import (
 
 HOLD = timedelta(seconds=1)
 """How long a follower is held when there is nothing new: some ask again without a pause."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_000
 
 
@@ -111,6 +112,23 @@ async def update(call: Call) -> web.StreamResponse:
             await following.wait(timedelta(seconds=left))
 
 
+async def args(call: Call) -> web.StreamResponse:
+    """Answer the arguments of a job, as they were sent."""
+    await _brief(call)
+    found = await store.args_of(call.ctx.database, call.workspace, job_id_of(call))
+    if found is None:
+        raise missing(call)
+    return json(msgspec.Raw(found.encode()))
+
+
+async def scheduled_for(call: Call) -> web.StreamResponse:
+    """Answer when a job that has not ended is due."""
+    brief = await _brief(call)
+    if brief.outcome is not None:
+        raise NotFound(f"The job {call.params['id']} has ended.")
+    return json((brief.due_at - _EPOCH) // timedelta(milliseconds=1))
+
+
 async def root(call: Call) -> web.StreamResponse:
     """Answer the id of the job at the top of a job's tree."""
     brief = await _brief(call)
@@ -140,8 +158,9 @@ async def position(call: Call) -> web.StreamResponse:
         due_ms = -1
     if not 0 <= due_ms <= _LAST_MS:
         raise BadRequest("The time in the path must be milliseconds since 1970.")
-    due_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=due_ms)
-    return json(Position(position=await store.position(call.ctx.database, call.workspace, due_at)))
+    due_at = _EPOCH + timedelta(milliseconds=due_ms)
+    place = await store.position(call.ctx.database, call.workspace, due_at, call.viewer.only_tags)
+    return json(Position(position=place))
 
 
 async def db_clock(call: Call) -> web.StreamResponse:

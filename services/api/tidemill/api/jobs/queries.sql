@@ -43,7 +43,7 @@ WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1
 
 -- name: read_brief
 -- The same without what may be large, and whether the viewer may stop it.
-SELECT j.state, j.outcome, j.root_job, j.worker_draining,
+SELECT j.state, j.outcome, j.root_job, j.due_at, j.worker_draining,
        $4 OR j.created_by = $3 OR j.permissioned_as = 'u/' || $3
        OR j.path IS NOT NULL AND platform.may_write(j.path, $3, $4) AS may_cancel
 FROM queue.any_job j
@@ -193,7 +193,8 @@ SELECT queue.explain_job($1, $2);
 
 -- name: position
 SELECT count(*) + 1 FROM queue.unfinished_job u
-WHERE u.workspace_id = $1 AND u.state IN ('queued', 'blocked', 'scheduled') AND u.due_at < $2;
+WHERE u.workspace_id = $1 AND u.state IN ('queued', 'blocked', 'scheduled') AND u.due_at < $2
+  AND ($3::text[] IS NULL OR u.tag = ANY ($3));
 
 -- name: clock
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint;

@@ -202,6 +202,17 @@ class ListQuery(Paged, frozen=True, kw_only=True):
     ) = None
 
 
+LONGEST_PAGE = 10_000
+
+
+class QueueListQuery(ListQuery, frozen=True, kw_only=True):
+    """The same filters, for jobs that have not ended: clients ask for all of them at once."""
+
+    per_page: Annotated[
+        int, msgspec.Meta(ge=1, le=100_000, description=f"a page never holds more than {LONGEST_PAGE}")
+    ] = 30
+
+
 class IdsQuery(ListQuery, frozen=True, kw_only=True):
     """The same filters, for ids only: a page is as long as may be."""
 

@@ -61,6 +61,7 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     outcome: str | None
     root_job: UUID | None
+    due_at: datetime
     worker_draining: bool | None
     may_cancel: bool
 
@@ -387,9 +388,9 @@ async def explain(db: Executor, workspace: str, job_id: UUID) -> str | None:
     return said
 
 
-async def position(db: Executor, workspace: str, due_at: datetime) -> int:
+async def position(db: Executor, workspace: str, due_at: datetime, only_tags: Sequence[str] | None) -> int:
     """Return the place in the workspace's line, from 1, of a job that was due then."""
-    place: int = await db.fetchval(QUERIES.position, workspace, due_at)
+    place: int = await db.fetchval(QUERIES.position, workspace, due_at, only_tags)
     return place
 
 
