@@ -24,8 +24,10 @@ _FILL = """
         SELECT gen_random_uuid(), now() - n * interval '1 microsecond', 'w', 'script', 'u/ann/s' || n % 10, 'h',
                'python3', json_build_object('n', n), 'python3', 0, '{}', now(), true, now(), 'ann', 'u/ann', 'e', '{}'
         FROM generate_series(1, $1::int) n RETURNING id, born)
-    INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, worker, claims)
-    SELECT id, born, 'success', '{}', now(), now(), 'worker', 1 FROM made
+    INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, worker, claims, labels)
+    SELECT id, born, 'success', '{}', now(), now(), 'worker', 1,
+           CASE WHEN extract(microseconds FROM born)::int % 1000 = 0 THEN ARRAY['rare'] END
+    FROM made
 """
 ANN = Viewer(email="ann@example.com", username="ann", is_member=True)
 ROOT = replace(ANN, username="root", is_admin=True)
@@ -65,11 +67,11 @@ class Explaining:
     @staticmethod
     async def _literal(connection: Any, value: Any) -> str:
         if isinstance(value, list):
-            assert value == []
-            return "'{}'"
+            literal = await connection.fetchval("SELECT quote_literal($1::text[])", value)
+            return f"{literal}::text[]"
         text = None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        literal: str = await connection.fetchval("SELECT quote_nullable($1::text)", text)
-        return literal
+        literal = await connection.fetchval("SELECT quote_nullable($1::text)", text)
+        return str(literal)
 
     @property
     def buffers(self) -> int:
@@ -112,6 +114,27 @@ async def test_a_deep_page_walks_over_ids_and_looks_only_at_its_own_jobs(
     """What lies before the page is read once, along one index; a look at each would touch a million."""
     deepest = await cost(api, ANN, mode=mode, finished=finished, per_page=30, page=MANY // 30)
     assert deepest < 10_000
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("filters", "most"),
+    [
+        ({"label": "nobody,nothing"}, 2_000),
+        ({"label": "rare"}, 4_000),
+        ({"label": "!rare"}, 10_000),
+        ({"created_by": "!bob", "job_kinds": "!flow"}, 2_000),
+        ({"success": True, "worker": "work*", "allow_wildcards": True}, 10_000),
+        ({"args": '{"n": -1}'}, 10_000),
+        ({"broad_filter": "nothing"}, 10_000),
+        ({"concurrency_key": "nobody's"}, 10_000),
+        ({"running": True}, 2_000),
+    ],
+)
+async def test_a_filter_reads_no_more_than_it_has_to(
+    api: House, filters: Mapping[str, Any], most: int, mode: str
+) -> None:
+    assert await cost(api, ANN, mode=mode, **filters) < most
 
 
 async def test_links_lead_through_all_jobs_once(api: House) -> None:
