@@ -13,7 +13,7 @@ ifeq ($(origin PORT),command line)
 export TIDEMILL_PORT := $(PORT)
 endif
 
-.PHONY: help up test check unit integration e2e bench lock generate format clean setup rabbitmq
+.PHONY: help up test check unit integration e2e bench bench-lock lock generate format clean setup rabbitmq
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,8 +39,13 @@ integration: setup rabbitmq ## run the tests that need Postgres or RabbitMQ
 e2e: setup rabbitmq ## drive a whole installation by its clients, in both shapes
 	@$(PYTEST) $(wildcard tests/e2e)
 
-bench: setup rabbitmq ## measure how long a script takes from call to answer
-	@$(PYTHON_BIN)/python -m tests.bench
+# SHAPE has a default for `make up`; only one that somebody has chosen is meant for us.
+bench: setup rabbitmq ## measure all beside other engines; ONLY=p1,p4 SHAPE=all-in-one PEERS=none SAMPLES=100 for parts
+	@$(PYTHON_BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(filter-out file,$(origin SHAPE)),--shape $(SHAPE)) \
+		$(if $(PEERS),--peers $(PEERS)) $(if $(SAMPLES),--samples $(SAMPLES))
+
+bench-lock: setup ## write anew which versions the other engines have
+	@$(PYTHON_BIN)/python -m tests.bench.peers.lock
 
 lock: setup ## write requirements.lock anew
 	@$(PYTHON_BIN)/python deploy/allinone/dependencies.py lock

@@ -1,110 +1,140 @@
-"""P1: webhook to sandboxed Python job to answer, in both shapes.
+"""Measure Tidemill and its peers side by side on this machine, and say which goals are met.
 
-    make bench            closed loop, one client, 50 warm-ups, 500 samples of run_wait_result on a warm script
+    make bench                                          everything: both shapes, all peers, 500 samples; ten minutes
+    make bench ONLY=p1,p4 SHAPE=all-in-one PEERS=none SAMPLES=100
 
-The machine calibrates itself: a cold `python -I -c pass` is the yardstick, because it is what every runner without a
-pool of interpreters pays for each job.
+A whole run replaces tests/bench/results/; a part of one goes to tests/bench/results/local/, which is not committed.
 """
 
+import argparse
 import asyncio
-import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-import aiohttp
 import msgspec
 
-from tests.support.installation import SHAPES, Installation, Shape, installation
+from tests.bench import report
+from tests.bench.calibration import calibrate
+from tests.bench.figures import Measured
+from tests.bench.measurements import MEASUREMENTS
+from tests.bench.peers import PEERS
+from tests.bench.peers.drive import run_peers
+from tests.bench.progress import tell
+from tests.bench.run import Run
+from tests.bench.sizes import ALL_SAMPLES, Sizes
+from tests.support.installation import SHAPES, Shape
+from tests.support.servers import postgres_server
 
 RESULTS = Path(__file__).parent / "results"
-WARM_UPS = 50
-SAMPLES = 500
-SCRIPT = "def main(x: int):\n    return x\n"
-GOALS_MS = {"all-in-one": (7, 20), "distributed": (9, 25)}
 
 
-class Latency(msgspec.Struct, frozen=True):
-    """Milliseconds."""
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to measure."""
 
-    p50: float
-    p95: float
-    p99: float
+    only: Sequence[str]
+    shapes: Sequence[Shape]
+    peers: Sequence[str]
+    sizes: Sizes
+    results: Path | None
 
-
-def spread(samples: Sequence[float]) -> Latency:
-    """Return the percentiles of samples in seconds."""
-    cuts = statistics.quantiles(samples, n=100)
-    return Latency(*(round(cuts[at - 1] * 1000, 2) for at in (50, 95, 99)))
-
-
-def cold_python() -> Latency:
-    """Measure the yardstick: start an interpreter that does nothing, and wait for its end."""
-    interpreter = os.path.realpath(sys.executable)
-    samples = []
-    for _ in range(60):
-        began = time.perf_counter()
-        subprocess.run([interpreter, "-I", "-c", "pass"], check=True)
-        samples.append(time.perf_counter() - began)
-    return spread(samples[10:])
-
-
-async def wait_result(tidemill: Installation) -> Latency:
-    """Measure run_wait_result over one kept-alive connection."""
-    await tidemill.save_script("u/admin/bench", SCRIPT)
-    url = f"{tidemill.url}/api/w/{tidemill.workspace}/jobs/run_wait_result/p/u/admin/bench"
-    samples = []
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {tidemill.token}"}) as session:
-        for number in range(WARM_UPS + SAMPLES):
-            began = time.perf_counter()
-            async with session.post(url, json={"x": number}) as answer:
-                result = await answer.json()
-            samples.append(time.perf_counter() - began)
-            assert result == number, result
-    return spread(samples[WARM_UPS:])
-
-
-async def measure(shape: Shape) -> Latency:
-    """Measure one shape from its start to its stop."""
-    async with installation(shape, {"TIDEMILL_LOG_LEVEL": "warning"}) as tidemill:
-        return await wait_result(tidemill)
-
-
-def table(yardstick: Latency, measured: dict[Shape, Latency]) -> str:
-    """Return the result as Markdown."""
-    lines = [
-        f"Machine: {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}.",
-        f"Yardstick, a cold `python -I -c pass`: p50 {yardstick.p50} ms, p99 {yardstick.p99} ms.",
-        "",
-        "| P1: webhook → sandboxed Python job → answer | p50 | p95 | p99 | goal p50 / p99 | in cold Pythons |",
-        "|---|---|---|---|---|---|",
-    ]
-    for shape, latency in measured.items():
-        goal = GOALS_MS[shape]
-        lines.append(
-            f"| {shape} | {latency.p50} ms | {latency.p95} ms | {latency.p99} ms | {goal[0]} / {goal[1]} ms"
-            f" | {latency.p50 / yardstick.p50:.2f} |"
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was left out."""
+        return (
+            list(self.only) == list(MEASUREMENTS)
+            and list(self.shapes) == list(SHAPES)
+            and list(self.peers) == list(PEERS)
+            and self.sizes.samples >= ALL_SAMPLES
         )
-    return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Measure both shapes, print the table and keep it."""
-    yardstick = cold_python()
-    measured = {shape: asyncio.run(measure(shape)) for shape in SHAPES}
-    text = table(yardstick, measured)
-    sys.stdout.write(text)
-    RESULTS.mkdir(exist_ok=True)
-    RESULTS.joinpath("p1.md").write_text(text)
-    RESULTS.joinpath("p1.json").write_text(
-        json.dumps(msgspec.to_builtins({"yardstick": yardstick, **measured}), indent=2) + "\n"
+async def measure(plan: Plan) -> Run:
+    """Carry out the plan; a measurement that fails is reported as missing and the others go on."""
+    began = datetime.now(UTC)
+    async with postgres_server() as postgres:
+        calibration = await calibrate(plan.sizes, postgres)
+        measured = [await one(name, shape, plan.sizes) for shape in plan.shapes for name in plan.only]
+        peers = await run_peers(plan.peers, plan.sizes, postgres)
+    return Run(
+        began_at=began.isoformat(timespec="seconds"),
+        samples=plan.sizes.samples,
+        calibration=calibration,
+        measured=measured,
+        peers=peers,
     )
 
 
+async def one(name: str, shape: Shape, sizes: Sizes) -> Measured:
+    """Take one measurement of one shape."""
+    words, take = MEASUREMENTS[name]
+    tell(f"{name} {shape}: {words}")
+    try:
+        return await take(shape, sizes)
+    except Exception as error:
+        tell(f"{name} {shape} failed: {type(error).__name__}: {error}")
+        reason = f"failed: {type(error).__name__}: {str(error)[:200]}"
+        return Measured(measurement=name, shape=shape, missing={"everything": reason})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, print the table and keep it; the exit code tells whether a measurement failed, not how it came out."""
+    plan = read(arguments)
+    run = asyncio.run(measure(plan))
+    folder = plan.results or (RESULTS if plan.is_whole else RESULTS / "local")
+    sys.stdout.write(report.write(run, folder))
+    tell(f"written to {folder}")
+    return int(any("everything" in each.missing for each in run.measured))
+
+
+def read(arguments: Sequence[str]) -> Plan:
+    """Return what the command line asks for."""
+    listed = "\n".join(f"  {name:8} {words}" for name, (words, _) in MEASUREMENTS.items())
+    parser = argparse.ArgumentParser(
+        prog="make bench",
+        description=__doc__,
+        epilog=f"measurements:\n{listed}\n\npeers: {', '.join(PEERS)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", default="all", help="measurements, separated by commas; none: peers alone")
+    parser.add_argument("--shape", default="all", help=f"{', '.join(SHAPES)} or all")
+    parser.add_argument("--peers", default="all", help="peers, separated by commas, all or none")
+    parser.add_argument("--samples", type=positive, default=ALL_SAMPLES, help="all sizes follow from it (%(default)s)")
+    parser.add_argument("--results", type=Path, help="write to this folder instead")
+    given = parser.parse_args(arguments)
+    chosen = chooser(parser)
+    return Plan(
+        only=chosen("--only", given.only, MEASUREMENTS),
+        shapes=[shape for shape in SHAPES if shape in chosen("--shape", given.shape, SHAPES)],
+        peers=chosen("--peers", given.peers, PEERS),
+        sizes=Sizes(samples=given.samples),
+        results=given.results,
+    )
+
+
+def chooser(parser: argparse.ArgumentParser) -> Callable[[str, str, Collection[str]], list[str]]:
+    """Return what reads a list of names and ends with a helpful line when one is unknown."""
+
+    def chosen(option: str, given: str, known: Collection[str]) -> list[str]:
+        if given == "none":
+            return []
+        names = list(known) if given == "all" else [name.strip() for name in given.split(",")]
+        for name in names:
+            if name not in known:
+                parser.error(f"{option}: there is no {name!r}; known are {', '.join(known)}, all and none")
+        return names
+
+    return chosen
+
+
+def positive(text: str) -> int:
+    """Return a number that is at least one."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""P9: by how much tables, indexes and toast grow for each finished small job."""
+
+import asyncio
+
+from tests.bench.figures import Figure, Measured, Table
+from tests.bench.progress import Steps
+from tests.bench.sizes import Sizes
+from tests.bench.subject import PATH, SCRIPT, Subject, subject
+from tests.support.installation import Shape
+from tests.support.waiting import eventually
+
+CLIENTS = 4
+_SCHEMAS = ["audit", "bus", "platform", "queue"]
+
+
+async def measure(shape: Shape, sizes: Sizes) -> Measured:
+    """Run some jobs first, so that every partition and index has its first pages."""
+    async with subject(shape) as it:
+        await it.installation.save_script(PATH, SCRIPT)
+        await run(it, sizes.warm_ups, f"p9 {shape}, warm-ups")
+        before = await relations(it)
+        await run(it, sizes.burst, f"p9 {shape}")
+        after = await relations(it)
+    grown = {name: (size - before.get(name, 0)) / sizes.burst for name, size in after.items()}
+    whole = sum(grown.values())
+    audit = sum(each for name, each in grown.items() if name.startswith("audit."))
+    return Measured(
+        measurement="p9",
+        shape=shape,
+        figures=[
+            Figure("with its audit entry", round(whole), "bytes"),
+            Figure("without its audit entry", round(whole - audit), "bytes"),
+        ],
+        tables=[
+            Table(
+                f"Bytes for each of {sizes.burst} jobs, {shape}",
+                ("table with its indexes", "bytes a job"),
+                [(name, f"{each:.0f}") for name, each in sorted(grown.items(), key=lambda one: -one[1]) if each >= 1],
+            )
+        ],
+    )
+
+
+async def run(it: Subject, jobs: int, what: str) -> None:
+    """Let so many jobs come to their end, and their audit entries be written."""
+    steps = Steps(what, jobs)
+    numbers = iter(range(jobs))
+    before = await it.admin.fetchval("SELECT count(*) FROM audit.entry")
+
+    async def client() -> None:
+        for number in numbers:
+            await it.call_and_wait(PATH, {"x": number})
+            steps.done(number + 1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CLIENTS):
+            group.create_task(client())
+    await it.until_nothing_is_left()
+    written = "SELECT count(*) >= $1 FROM audit.entry"
+    await eventually(lambda: it.admin.fetchval(written, before + jobs), 60)
+
+
+async def relations(it: Subject) -> dict[str, int]:
+    """Return the size of each table of ours with its indexes and toast; a partition goes by its parent's name."""
+    rows = await it.admin.fetch(_SIZES, _SCHEMAS)
+    return {row["name"]: row["size"] for row in rows}
+
+
+_SIZES = """
+    SELECT n.nspname || '.' || coalesce(parent.relname, c.relname) AS name,
+           sum(pg_total_relation_size(c.oid))::bigint AS size
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class parent ON parent.oid = i.inhparent
+    WHERE c.relkind = 'r' AND n.nspname = ANY ($1) GROUP BY 1
+"""
