@@ -63,3 +63,10 @@ def spread(seconds: Iterable[float]) -> Latency:
 def latency_figures(what: str, latency: Latency) -> list[Figure]:
     """Return the three figures of a latency."""
     return [Figure(f"{what} {name}", getattr(latency, name), "ms") for name in ("p50", "p95", "p99")]
+
+
+def number(value: float | None) -> str:
+    """Return a number with the digits that mean something."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

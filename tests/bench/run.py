@@ -67,7 +67,7 @@ def side_by_side(run: Run) -> list[Row]:
         )
     rows.extend(
         Row(
-            title=f"{peer.title} {peer.version}".strip(),
+            title=peer.title,
             isolation=peer.isolation,
             ours=False,
             one_job=peer.one_job,

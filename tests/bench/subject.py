@@ -114,14 +114,12 @@ class Cluster:
 async def new_cluster() -> AsyncIterator[Cluster]:
     """Make a data folder with a Postgres that is not running; the installation started there finds it."""
     with temporary_home() as home:
-        async with embedded_postgres(home) as address, connected(admin_url(address)) as connection:
-            await connection.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
-        async with embedded_postgres(home) as address:
-            async with connected(admin_url(address)) as connection:
-                await connection.execute("ALTER SYSTEM SET pg_stat_statements.track = 'none'")
-            # Not in the installation's own database, whose schemas are its migrations' business.
-            async with connected(statistics_url(address)) as connection:
-                await connection.execute("CREATE EXTENSION pg_stat_statements")
+        # Not in the installation's own database, whose schemas are its migrations' business.
+        async with embedded_postgres(home) as address, connected(statistics_url(address)) as connection:
+            await connection.execute("CREATE EXTENSION pg_stat_statements")
+        # ALTER SYSTEM would refuse the second one before the library has been loaded.
+        with home.joinpath("postgres", "data", "postgresql.auto.conf").open("a") as settings:
+            settings.write("shared_preload_libraries = 'pg_stat_statements'\npg_stat_statements.track = 'none'\n")
         yield Cluster(home, address)
 
 

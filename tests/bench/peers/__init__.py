@@ -10,8 +10,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """One engine: `with_<name>.py` is its program, `<name>.in` what it needs, `<name>.txt` that with hashes."""
 
     title: str
-    packages: Sequence[str]
-    """Whose versions the table shows."""
+    setup: str = ""
+    """What stands beside it, or in which of its ways it is used."""
     isolation: str
     what: str
     """What one job and jobs a second are for this engine."""
@@ -22,26 +22,24 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 PEERS: Mapping[str, Peer] = {
     "dbos": Peer(
         title="DBOS",
-        packages=("dbos",),
         isolation="none: threads of the caller's process",
         what="a workflow without steps",
     ),
     "celery": Peer(
-        title="Celery, RabbitMQ + Postgres",
-        packages=("celery",),
+        title="Celery",
+        setup="RabbitMQ + Postgres",
         isolation="long-lived child processes, one a core",
         what="a task, its result polled every 2 ms in the Postgres backend",
         amqp=True,
     ),
     "procrastinate": Peer(
         title="Procrastinate",
-        packages=("procrastinate",),
         isolation="none: threads of one worker process",
         what="a task without a result, its state polled every 2 ms",
     ),
     "prefect": Peer(
-        title="Prefect, flow in the client",
-        packages=("prefect",),
+        title="Prefect",
+        setup="flow in the client",
         isolation="none: threads of the caller's process",
         what="one job: a flow run; the others: task runs within one flow",
         limit=timedelta(seconds=240),

@@ -1,7 +1,6 @@
 """What every peer's program does; runs in the peer's own venv, so it needs the standard library alone.
 
-    order = read_order()
-    report(order, began, one=..., many=..., series=...)
+    report(Order(), began, one=..., many=..., series=...)
 
 A loop ends with its number of samples or when its time is over, whichever is first.
 """
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable
 
 LIGHT, HEAVY = 40, 10
-PATIENCE = 30.0  # seconds of one loop
+PATIENCE, WARM_UP_PATIENCE = 30.0, 5.0  # seconds of one loop
 
 
 def fib(n: int) -> int:
@@ -46,8 +45,8 @@ def report(
     one()
     start = time.perf_counter() - began
     tell("first job done")
-    loop(one, order.warm_ups)
-    samples = loop(one, order.samples)
+    loop(one, order.warm_ups, WARM_UP_PATIENCE)
+    samples = loop(one, order.samples, PATIENCE)
     tell(f"{len(samples)} samples taken")
     burst = order.burst
     if order.burst * samples[len(samples) // 2] > 4 * PATIENCE:
@@ -63,10 +62,10 @@ def report(
     )
 
 
-def loop(one: Callable[[], object], times: int) -> list[float]:
+def loop(one: Callable[[], object], times: int, patience: float) -> list[float]:
     """Return how long each call took."""
     samples: list[float] = []
-    until = time.perf_counter() + PATIENCE
+    until = time.perf_counter() + patience
     while len(samples) < times and (len(samples) < 2 or time.perf_counter() < until):
         samples.append(timed(one))
     return samples

@@ -40,7 +40,6 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     isolation: str
     what: str
-    version: str = ""
     start: float | None = None
     one_job: Latency | None = None
     jobs_per_second: float | None = None
@@ -59,13 +58,13 @@ async def run_peers(names: Sequence[str], sizes: Sizes, postgres: PostgresAddres
     for name in names:
         peer = PEERS[name]
         tell(f"peer {peer.title}")
-        nothing = Ran(title=peer.title, isolation=peer.isolation, what=peer.what)
+        nothing = Ran(title=titled(peer), isolation=peer.isolation, what=peer.what)
         try:
             python = await installed(name)
             raw = await measured(name, peer, python, sizes, postgres)
             ran[name] = msgspec.structs.replace(
                 nothing,
-                version=await versions(python, peer.packages),
+                title=titled(peer, await version_of(name, python)),
                 start=round(raw.start, 2),
                 one_job=spread(raw.one_job),
                 jobs_per_second=round(raw.jobs_per_second, 1),
@@ -144,11 +143,17 @@ async def database(name: str, postgres: PostgresAddress) -> AsyncIterator[str]:
         await connection.close(timeout=5)
 
 
-async def versions(python: Path, packages: Sequence[str]) -> str:
-    """Return the versions of these packages in a venv."""
-    program = "import sys, importlib.metadata as m; print(*(m.version(each) for each in sys.argv[1:]))"
-    output = await run([python, "-I", "-c", program, *packages], {"PATH": os.defpath}, timedelta(seconds=60))
+async def version_of(package: str, python: Path) -> str:
+    """Return the version of a package in a venv."""
+    program = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
+    output = await run([python, "-I", "-c", program, package], {"PATH": os.defpath}, timedelta(seconds=60))
     return output.decode().strip()
+
+
+def titled(peer: Peer, version: str = "") -> str:
+    """Return how the table names a peer."""
+    name = f"{peer.title} {version}".strip()
+    return f"{name}, {peer.setup}" if peer.setup else name
 
 
 async def run(

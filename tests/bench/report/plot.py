@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from tests.bench.figures import TIMES
+from tests.bench.figures import TIMES, number
 from tests.bench.run import Row, Run, side_by_side
 
 WIDTH, LABELS, BARS, LINE = 1080, 300, 520, 46
@@ -48,28 +48,39 @@ def latency_panel(rows: Sequence[Row], cold: float, y: int) -> list[str]:
     pairs = [(row, row.one_job) for row in rows if row.one_job]
     scale = Scale([cold, *(latency.p50 for _, latency in pairs), *(latency.p99 for _, latency in pairs)])
     parts = [
-        text(20, y + 30, "One no-op job, from call to answer (ms, logarithmic; shorter is better)", size=18, bold=True),
-        text(20, y + 52, "Bar: p50. Striped: up to p99. Dashed: one cold start of an interpreter here.", size=13),
+        text(
+            20,
+            y + 30,
+            "One job that does nothing, from call to answer (ms, logarithmic; shorter is better)",
+            size=18,
+            bold=True,
+        ),
+        text(
+            20,
+            y + 52,
+            "Bar: p50; striped: up to p99; dashed: a cold start of Python. The ratio compares p50 with the first line.",
+            size=13,
+        ),
         *grid(scale, y, len(pairs)),
     ]
-    first = pairs[0][1].p50
-    for at, (row, latency) in enumerate(pairs):
-        top = y + TOP + at * LINE
-        end, far = scale.x(latency.p50), scale.x(latency.p99)
-        ratio = "" if not at else f"  {latency.p50 / first:.2g} {TIMES}"
-        parts += [
-            *label(row, top),
-            f'<rect x="{end}" y="{top + 6}" width="{max(0, far - end):.1f}" height="20" fill="url(#stripes)" '
-            'stroke="#888888" stroke-width="0.8"/>',
-            bar(row, top, end),
-            text(far + 8, top + 21, f"{latency.p50:.3g} / {latency.p99:.3g} ms{ratio}", size=13),
-        ]
     at_cold = scale.x(cold)
     bottom = y + TOP + len(pairs) * LINE - 6
     parts.append(
         f'<line x1="{at_cold}" y1="{y + TOP - 6}" x2="{at_cold}" y2="{bottom}" stroke="{INK}" '
         'stroke-width="1.5" stroke-dasharray="5 4"/>'
     )
+    first = pairs[0][1].p50
+    for at, (row, latency) in enumerate(pairs):
+        top = y + TOP + at * LINE
+        end, far = scale.x(latency.p50), scale.x(latency.p99)
+        ratio = "" if not at else f" · {number(latency.p50 / first)} {TIMES}"
+        parts += [
+            *label(row, top),
+            f'<rect x="{end}" y="{top + 6}" width="{max(0, far - end):.1f}" height="20" fill="url(#stripes)" '
+            'stroke="#888888" stroke-width="0.8"/>',
+            bar(row, top, end),
+            text(far + 8, top + 21, f"{number(latency.p50)} / {number(latency.p99)} ms{ratio}", size=13),
+        ]
     return parts
 
 
@@ -78,16 +89,16 @@ def rate_panel(rows: Sequence[Row], y: int) -> list[str]:
     pairs = [(row, row.jobs_per_second) for row in rows if row.jobs_per_second]
     scale = Scale([rate for _, rate in pairs])
     parts = [
-        text(20, y + 30, "No-op jobs a second (logarithmic; longer is better)", size=18, bold=True),
-        text(20, y + 52, "All submitted at once, all recorded. The ratio is that to the first line.", size=13),
+        text(20, y + 30, "Jobs that do nothing, a second (logarithmic; longer is better)", size=18, bold=True),
+        text(20, y + 52, "All submitted at once, all recorded. The ratio compares with the first line.", size=13),
         *grid(scale, y, len(pairs)),
     ]
     first = pairs[0][1]
     for at, (row, rate) in enumerate(pairs):
         top = y + TOP + at * LINE
         end = scale.x(rate)
-        ratio = "" if not at else f"  {rate / first:.2g} {TIMES}"
-        parts += [*label(row, top), bar(row, top, end), text(end + 8, top + 21, f"{rate:.3g}/s{ratio}", size=13)]
+        ratio = "" if not at else f" · {number(rate / first)} {TIMES}"
+        parts += [*label(row, top), bar(row, top, end), text(end + 8, top + 21, f"{number(rate)}/s{ratio}", size=13)]
     return parts
 
 
@@ -140,6 +151,8 @@ def text(
     x: float, y: float, words: str, *, size: float, anchor: str = "start", bold: bool = False, colour: str = INK
 ) -> str:
     """Return a line of text."""
-    weight = ' font-weight="bold"' if bold else ""
+    # A white rim keeps words legible where a line of the grid runs behind them.
+    style = ' font-weight="bold"' if bold else ""
+    style += ' paint-order="stroke" stroke="#ffffff" stroke-width="3"'
     place = f'x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}"'
-    return f'<text {place} fill="{colour}"{weight}>{escape(words)}</text>'
+    return f'<text {place} fill="{colour}"{style}>{escape(words)}</text>'

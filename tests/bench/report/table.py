@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from tests.bench.figures import TIMES, Table
+from tests.bench.figures import TIMES, Table, number
 from tests.bench.goals import Judgement, judge
 from tests.bench.measurements import MEASUREMENTS
 from tests.bench.measurements.series import HEAVY_SERIES, LIGHT_SERIES
@@ -128,10 +128,3 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(" ".join(cell.split()) for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def number(value: float | None) -> str:
-    """Return a number with the digits that mean something."""
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
