@@ -1,5 +1,6 @@
 """P1: one client calls run_wait_result again and again over one kept-alive connection."""
 
+import asyncio
 import time
 
 from tests.bench.calibration import cold_python
@@ -16,7 +17,7 @@ async def measure(shape: Shape, sizes: Sizes) -> Measured:
     async with subject(shape) as it:
         await it.installation.save_script(PATH, SCRIPT)
         latency = await closed_loop(it, PATH, sizes, f"p1 {shape}")
-        yardstick = cold_python(max(10, min(50, sizes.samples // 10)))
+        yardstick = await asyncio.to_thread(cold_python, max(10, min(50, sizes.samples // 10)))
         jobs = min(200, sizes.samples)
         async with counted(it) as counts:
             for number in range(jobs):

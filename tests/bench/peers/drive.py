@@ -74,6 +74,10 @@ async def run_peers(names: Sequence[str], sizes: Sizes, postgres: PostgresAddres
         except (PeerFailed, StartRefused) as why:
             tell(f"peer {peer.title} left out: {why}")
             ran[name] = msgspec.structs.replace(nothing, missing=str(why))
+        except Exception as error:
+            # What has been measured so far must not be lost with it.
+            tell(f"peer {peer.title} failed: {type(error).__name__}: {error}")
+            ran[name] = msgspec.structs.replace(nothing, missing=f"{type(error).__name__}: {str(error)[:200]}")
     return ran
 
 
