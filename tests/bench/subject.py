@@ -9,8 +9,8 @@ Statements are those that clients send, so a call of an SQL function is one; wha
 counted again. Transactions that write are read off the transaction ids, which is exact and at once.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,14 @@ class Subject:
         """Return when no job is unfinished and no message unsaid."""
         await eventually(lambda: self.admin.fetchval(_NOTHING_LEFT), patience)
 
-    def processes(self) -> Sequence[psutil.Process]:
-        """Return our own processes, jobs' sandboxes included, but not Postgres and RabbitMQ."""
+    def processes(self) -> Iterator[tuple[psutil.Process, Sequence[str]]]:
+        """Yield our own processes and their command lines, sandboxes included, but not Postgres and RabbitMQ."""
         first = psutil.Process(self.installation.process.pid)
-        return [each for each in (first, *first.children(recursive=True)) if each.name() not in SERVERS]
+        for each in (first, *first.children(recursive=True)):
+            # Sandboxes come and go while we look.
+            with suppress(psutil.NoSuchProcess):
+                if (name := each.name()) not in SERVERS:
+                    yield each, each.cmdline() or [name]
 
 
 @asynccontextmanager

@@ -82,9 +82,9 @@ async def started_again(shape: Shape, rounds: int) -> list[float]:
 @asynccontextmanager
 async def another_worker(it: Subject) -> AsyncIterator[Process]:
     """Start a second worker with the environment of the first, and end it after the block."""
-    first = next(each for each in it.processes() if "tidemill.worker" in each.cmdline())
+    first, command = next(each for each in it.processes() if "tidemill.worker" in each[1])
     process = await asyncio.create_subprocess_exec(
-        *first.cmdline(),
+        *command,
         env={**first.environ(), "TIDEMILL_HEALTH_PORT": "0"},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

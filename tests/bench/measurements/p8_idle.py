@@ -1,7 +1,7 @@
 """P8: what an installation with nothing to do asks of Postgres, and how much memory our own processes hold."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psutil
 
@@ -47,14 +47,14 @@ async def measure(shape: Shape, sizes: Sizes) -> Measured:
     )
 
 
-def memory(processes: Iterable[psutil.Process], shape: Shape) -> tuple[int, int | None, Table]:
+def memory(processes: Iterable[tuple[psutil.Process, Sequence[str]]], shape: Shape) -> tuple[int, int | None, Table]:
     """Return the sums of resident and proportional memory, and who holds how much; shared pages count in each RSS."""
     rows = []
     resident, proportional = 0, 0
     complete = True
-    for process in processes:
+    for process, words in processes:
         try:
-            rss, named = process.memory_info().rss, program(process)
+            rss = process.memory_info().rss
             pss = process.memory_full_info().pss
         except psutil.NoSuchProcess:
             continue
@@ -62,14 +62,13 @@ def memory(processes: Iterable[psutil.Process], shape: Shape) -> tuple[int, int 
             pss, complete = 0, False
         resident += rss
         proportional += pss
-        rows.append((named, f"{rss / MEBI:.1f}", f"{pss / MEBI:.1f}" if complete else "?"))
+        rows.append((program(words), f"{rss / MEBI:.1f}", f"{pss / MEBI:.1f}" if complete else "?"))
     head = ("process", "resident, MB", "proportional, MB")
     return resident, proportional if complete else None, Table(f"Memory when idle, {shape}", head, rows)
 
 
-def program(process: psutil.Process) -> str:
-    """Return what runs in a process, without where it lies."""
-    words = process.cmdline() or [process.name()]
+def program(words: Sequence[str]) -> str:
+    """Return what a command line runs, without where it lies and without the code in it."""
     before_code = words[: words.index("-c")] if "-c" in words else words
     return " ".join(word.rpartition("/")[2] for word in before_code)
 
