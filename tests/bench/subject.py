@@ -70,8 +70,9 @@ class Subject:
         for each in (first, *first.children(recursive=True)):
             # Sandboxes come and go while we look.
             with suppress(psutil.NoSuchProcess):
-                if (name := each.name()) not in SERVERS:
-                    yield each, each.cmdline() or [name]
+                # What a server starts belongs to it: RabbitMQ watches its disk by a shell.
+                if SERVERS.isdisjoint(one.name() for one in (each, *each.parents())):
+                    yield each, each.cmdline() or [each.name()]
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     """What one job and jobs a second are for this engine."""
     amqp: bool = False
-    limit: timedelta = timedelta(seconds=120)
+    limit: timedelta = timedelta(seconds=180)
 
 
 PEERS: Mapping[str, Peer] = {

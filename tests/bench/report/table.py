@@ -56,17 +56,15 @@ def goal_rows(run: Run) -> list[Sequence[str]]:
             assert each.value is not None
             value, outcome = f"{number(each.value)} {goal.unit}".strip(), f"**{each.judgement}**"
             if each.judgement is Judgement.MISSED:
-                outcome += (
-                    f" ({number(each.value / goal.limit)} {TIMES} the goal){where(run, goal.measurement, each.shape)}"
-                )
+                outcome += f" ({number(each.value / goal.limit)} {TIMES} the goal){where(run, goal.figure, each.shape)}"
         rows.append((goal.measurement.upper(), goal.figure, each.shape, goal.text, value, outcome))
     return rows
 
 
-def where(run: Run, measurement: str, shape: str) -> str:
-    """Return where the time of a missed P1 goes: the three largest gaps on a traced job's way."""
+def where(run: Run, figure: str, shape: str) -> str:
+    """Return where the time of a median job goes: the three largest gaps on a traced job's way."""
     traced = next((each for each in run.measured if each.measurement == "stages" and each.shape == shape), None)
-    if measurement != "p1" or traced is None or len(traced.tables) < 2:
+    if figure != "one job p50" or traced is None or len(traced.tables) < 2:
         return ""
     rows = traced.tables[1].rows
     largest = sorted(range(1, len(rows)), key=lambda at: -float(rows[at][2]))[:3]
