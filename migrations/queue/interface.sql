@@ -128,7 +128,9 @@ CREATE OR REPLACE FUNCTION queue.claim_job(p_tags text[], p_worker_run uuid, p_c
 RETURNS TABLE (id uuid, workspace_id text, kind text, path text, hash text, language text, code text, entrypoint text, args json,
                tag text, envs text[], timeout_s integer, due_at timestamptz, parent_job uuid, root_job uuid, created_by text,
                permissioned_as text, email text, claims smallint, reply_to text, traceparent text, token text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- Left to itself the planner plans anew at every call, because it takes a plan for all days to be dearer than it is.
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_job queue.live_job;
@@ -286,7 +288,8 @@ BEGIN
     v_said := queue.settle(v_job, e.outcome,
         coalesce(p_result, CASE e.outcome WHEN 'canceled' THEN queue.canceled_result(v_job.cancel_by, v_job.cancel_reason) END),
         e.worker, e.memory_peak_kb, e.labels);
-    RETURN QUERY SELECT 'done', queue.flatten(v_said);
+    -- A plain job has nobody to tell.
+    RETURN QUERY SELECT 'done', CASE WHEN cardinality(v_said) > 0 THEN queue.flatten(v_said) ELSE '[]' END;
 END
 $$;
 
