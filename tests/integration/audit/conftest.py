@@ -11,6 +11,7 @@ from tests.support.database import Connection, DatabaseUrls, connected
 from tidemill.audit import anchoring
 from tidemill.audit.chain import Finding, Wrong
 from tidemill.audit.store import entries
+from tidemill.audit.store.entries import Event
 from tidemill.audit.verify import verify
 from tidemill.chassis.clock import SystemClock
 from tidemill.chassis.database import Database
@@ -43,7 +44,7 @@ class Log:
 
     async def append(self, count: int = 1, workspace: str = "w") -> None:
         for number in range(count):
-            await entries.append(self.database, uuid.uuid4(), an_event(workspace, f"u/ann/{number}"))
+            await entries.append(self.database, [Event(uuid.uuid4(), an_event(workspace, f"u/ann/{number}"))])
 
     async def anchor(self) -> Turn:
         return await anchoring.run_once(self.database, self.key, SystemClock())

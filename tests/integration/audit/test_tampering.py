@@ -1,7 +1,6 @@
 """Whatever somebody does to the log who owns the database, verifying names the first row it was done to."""
 
 import asyncio
-import time
 import uuid
 from datetime import timedelta
 
@@ -11,6 +10,7 @@ import pytest
 from tests.integration.audit.conftest import Log, an_event
 from tidemill.audit.chain import Wrong, digest
 from tidemill.audit.store import entries
+from tidemill.audit.store.entries import Event
 from tidemill.chassis.errors import StartRefused
 
 INSERT = """
@@ -158,9 +158,9 @@ async def test_nothing_is_signed_twice(log: Log) -> None:
 async def test_a_repeated_event_changes_nothing_and_takes_no_number(log: Log) -> None:
     event_id = uuid.uuid4()
     for _ in range(3):
-        await entries.append(log.database, event_id, an_event())
+        await entries.append(log.database, [Event(event_id, an_event())])
     # Not even for another workspace: an event is one thing that happened.
-    await entries.append(log.database, event_id, an_event("other"))
+    await entries.append(log.database, [Event(event_id, an_event("other"))])
     await log.append()
     rows = await entries.next_entries(log.database, "w", entries.BEFORE_ALL, 10)
     assert [(row.seq, row.id) for row in rows] == [(1, 1), (2, 2)]
@@ -168,9 +168,11 @@ async def test_a_repeated_event_changes_nothing_and_takes_no_number(log: Log) ->
 
 
 async def test_several_who_append_at_once_keep_one_chain_each(log: Log) -> None:
-    events = [(uuid.uuid4(), an_event(f"w{number % 3}")) for number in range(120)]
-    # Everything twice, as a broker may do after an outage.
-    await asyncio.gather(*(entries.append(log.database, *event) for event in [*events, *events]))
+    events = [Event(uuid.uuid4(), an_event(f"w{number % 3}")) for number in range(120)]
+    batches = [events[start : start + 10] for start in range(0, len(events), 10)]
+    # Everything twice, as a broker may do after an outage, and each batch with its workspaces in another order.
+    again = [list(reversed(batch)) for batch in batches]
+    await asyncio.gather(*(entries.append(log.database, batch) for batch in [*batches, *again]))
     assert await log.findings() == []
     for workspace in ("w0", "w1", "w2"):
         rows = await entries.next_entries(log.database, workspace, entries.BEFORE_ALL, 1000)
@@ -181,9 +183,9 @@ async def test_several_who_append_at_once_keep_one_chain_each(log: Log) -> None:
 async def test_an_event_that_can_not_be_written_down_takes_no_number(log: Log) -> None:
     await log.append()
     async with log.database.transaction() as tx:
-        await entries.append(tx, uuid.uuid4(), an_event())
+        await entries.append(tx, [Event(uuid.uuid4(), an_event())])
         await tx.execute("SAVEPOINT half")
-        await entries.append(tx, uuid.uuid4(), an_event())
+        await entries.append(tx, [Event(uuid.uuid4(), an_event())])
         await tx.execute("ROLLBACK TO half")
     await log.append()
     rows = await entries.next_entries(log.database, "w", entries.BEFORE_ALL, 10)
@@ -212,10 +214,6 @@ async def test_the_login_that_appends_can_do_nothing_but_append(log: Log, statem
         await log.database.execute(statement)
 
 
-async def test_a_thousand_entries_are_verified_in_a_moment(log: Log) -> None:
-    async with log.database.transaction() as tx:
-        for number in range(2500):
-            await entries.append(tx, uuid.uuid4(), an_event(resource=str(number)))
-    began = time.monotonic()
+async def test_a_chain_is_verified_over_many_pages(log: Log) -> None:
+    await entries.append(log.database, [Event(uuid.uuid4(), an_event(resource=str(number))) for number in range(2500)])
     assert await log.findings() == []
-    assert time.monotonic() - began < 2

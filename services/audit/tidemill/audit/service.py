@@ -8,6 +8,7 @@ from tidemill.audit import anchoring, retention
 from tidemill.audit.address import leave
 from tidemill.audit.handlers import handlers
 from tidemill.audit.key import key_file, made
+from tidemill.audit.pen import LARGEST_BATCH, Pen
 from tidemill.audit.settings import AuditSettings
 from tidemill.audit.store import entries
 from tidemill.chassis.inbox import listen
@@ -37,8 +38,12 @@ async def open_audit(frame: Frame) -> AsyncIterator[None]:
             patience=timedelta(hours=3),
         ),
     )
+    pen = Pen(frame.database)
     turning = [run(loop, frame.health) for loop in loops]
-    async with listen(frame.broker, AUDIT_EVENTS, handlers(frame.database), prefetch=64), background(*turning):
+    async with (
+        background(pen.run(), *turning),
+        listen(frame.broker, AUDIT_EVENTS, handlers(pen), prefetch=LARGEST_BATCH),
+    ):
         yield
 
 

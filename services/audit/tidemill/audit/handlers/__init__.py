@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from tidemill.audit.handlers import audit_recorded
-from tidemill.chassis.database import Database
+from tidemill.audit.pen import Pen
 from tidemill.chassis.inbox import Handler
 from tidemill.shared.message import Message
 from tidemill.shared.messages import AuditRecorded
 
 
-def handlers(database: Database) -> Mapping[type[Message], Handler]:
+def handlers(pen: Pen) -> Mapping[type[Message], Handler]:
     """Return who handles what."""
-    return {AuditRecorded: lambda message, envelope: audit_recorded.handle(message, envelope, database)}
+    return {AuditRecorded: lambda message, envelope: audit_recorded.handle(message, envelope, pen)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -17,20 +18,28 @@ BEFORE_ALL = (-(2**63), 0)
 """Before the first row, also before one that somebody has put where none belongs."""
 
 
-async def append(db: Executor, event_id: UUID, entry: AuditRecorded) -> None:
-    """Write the event down as the next link of its workspace's chain, once however often it comes."""
+class Event(NamedTuple):
+    """Something to be written down, once however often its id comes."""
+
+    id: UUID
+    said: AuditRecorded
+
+
+async def append(db: Executor, events: Sequence[Event]) -> None:
+    """Write events down as the next links of their workspaces' chains, all of them or none."""
+    said = [event.said for event in events]
     await db.execute(
         QUERIES.append,
-        event_id,
-        entry.workspace_id,
-        entry.at,
-        entry.username,
-        entry.email,
-        entry.operation,
-        entry.action_kind,
-        entry.resource,
-        msgspec.json.encode(entry.parameters).decode(),
-        entry.span,
+        [event.id for event in events],
+        [each.workspace_id for each in said],
+        [each.at for each in said],
+        [each.username for each in said],
+        [each.email for each in said],
+        [each.operation for each in said],
+        [each.action_kind for each in said],
+        [each.resource for each in said],
+        [msgspec.json.encode(each.parameters).decode() for each in said],
+        [each.span for each in said],
     )
 
 

@@ -1,7 +1,10 @@
 -- name: append
--- An event may come twice: the trigger makes nothing of the second one.
+-- An event may come twice: the trigger makes nothing of the second one. Chains are locked in one order everywhere.
 INSERT INTO audit.entry (event_id, workspace_id, at, username, email, operation, action_kind, resource, parameters, span)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+SELECT e.event_id, e.workspace_id, e.at, e.username, e.email, e.operation, e.action_kind, e.resource, e.parameters::json, e.span
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+    WITH ORDINALITY AS e (event_id, workspace_id, at, username, email, operation, action_kind, resource, parameters, span, place)
+ORDER BY e.workspace_id, e.place;
 
 -- name: prepare_days
 SELECT audit.prepare_days($1);
