@@ -53,7 +53,7 @@ async def open_worker(frame: Frame) -> AsyncIterator[None]:
         beating = Loop(
             name="beat", every=frame.settings.beat, turn=lambda: beat.run_once(ctx, draining=draining.is_set())
         )
-        frame.outbox.publish_soon(await queue.register(frame.database, ctx.me))
+        await queue.register(frame.database, ctx.me)
         inbox = listen(frame.broker, worker_inbox(str(ctx.me.worker_run)), handlers(ctx.held))
         async with background(run(beating, frame.health)), inbox:
             await slots.open()

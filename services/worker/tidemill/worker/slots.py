@@ -39,15 +39,19 @@ class Slots:
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
-        """Begin to take tickets."""
+        """Begin to take tickets, and announce each queue as it stands."""
         for tag in self._ctx.me.tags:
-            subscription = self._ctx.broker.subscribe(tickets(tag), self._take, prefetch=1)
+            subscription = self._ctx.broker.subscribe(tickets(tag), self._take, prefetch=1, on_ready=self._announce)
             self._subscriptions.append(await self._stack.enter_async_context(subscription))
 
     async def close(self) -> None:
         """Take no more tickets; what runs goes on."""
         self._closed = True
         await self._stack.aclose()
+
+    async def _announce(self) -> None:
+        # Not earlier: a ticket for a queue that does not stand yet is dropped, and its row waits for the next look.
+        self._ctx.outbox.publish_soon(await queue.register(self._ctx.database, self._ctx.me))
 
     async def _take(self, delivery: Delivery) -> None:
         if not await self._slot():
