@@ -37,7 +37,7 @@ from tidemill.shared.catalog import DEAD_LETTERS, QueueSpec
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE: Final = timedelta(milliseconds=100)
-LONGEST_PAUSE: Final = timedelta(seconds=15)
+LONGEST_PAUSE: Final = timedelta(seconds=3)
 STABLE: Final = timedelta(seconds=10)
 """A connection that lasted so long starts with short pauses again when it is lost."""
 KEPT_HINTS: Final = 1000

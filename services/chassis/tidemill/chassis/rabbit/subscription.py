@@ -31,7 +31,7 @@ from tidemill.shared.catalog import DEAD_LETTERS, QueueSpec
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE: Final = timedelta(milliseconds=100)
-LONGEST_PAUSE: Final = timedelta(seconds=15)
+LONGEST_PAUSE: Final = timedelta(seconds=3)
 SETTING_UP: Final = timedelta(seconds=20)
 
 
