@@ -48,7 +48,7 @@ def a_run(held: Held) -> Holding:
 def test_a_verdict_ends_a_run(verdict: Verdict, halt: Halt) -> None:
     held = Held()
     run = a_run(held)
-    held.judge({run.key: verdict})
+    held.judge({run.key: verdict}, held.claimed())
     assert run.halt is halt
     assert run.stop.is_set()
 
@@ -57,8 +57,19 @@ def test_a_claim_that_is_still_asked_for_is_named_in_beats_and_not_dropped_by_th
     held = Held()
     asking = held.open()
     assert held.keys() == [asking.key]
-    held.judge({asking.key: Verdict.DROP})
+    held.judge({asking.key: Verdict.DROP}, held.claimed())
     assert asking.halt is None
+
+
+def test_a_claim_that_was_answered_while_the_beat_was_on_its_way_is_not_dropped_by_it() -> None:
+    held = Held()
+    asking = held.open()
+    claimed = held.claimed()
+    asking.claim = a_claim(asking.key)
+    held.judge({asking.key: Verdict.DROP}, claimed)
+    assert asking.halt is None
+    held.judge({asking.key: Verdict.DROP}, held.claimed())
+    assert asking.halt is Halt.DROPPED
 
 
 def test_a_dropped_claim_has_nothing_left_to_report_whatever_came_before() -> None:

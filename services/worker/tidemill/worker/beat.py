@@ -16,7 +16,7 @@ _NOT_REGISTERED = "TM004"
 
 async def run_once(ctx: Context, *, draining: bool) -> Turn:
     """Renew once. While Postgres is away the runs go on: the lease counts only time in which renewing was possible."""
-    held = ctx.held.keys()
+    held, claimed = ctx.held.keys(), ctx.held.claimed()
     try:
         verdicts, said = await queue.renew(
             ctx.database, ctx.me.worker_run, held, ctx.chassis.beat, ctx.held.executed, draining
@@ -28,5 +28,5 @@ async def run_once(ctx: Context, *, draining: bool) -> Turn:
         ctx.outbox.publish_soon(await queue.register(ctx.database, ctx.me))
         return Turn()
     ctx.outbox.publish_soon(said)
-    ctx.held.judge(verdicts)
+    ctx.held.judge(verdicts, claimed)
     return Turn(counts={"held": len(held)})

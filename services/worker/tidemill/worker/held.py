@@ -65,11 +65,15 @@ class Held:
         """Return the keys that a beat has to name."""
         return list(self._holdings)
 
-    def judge(self, verdicts: dict[UUID, Verdict]) -> None:
-        """End the runs that a beat has ended; a claim still being asked for is not known there yet."""
+    def claimed(self) -> frozenset[UUID]:
+        """Return the keys whose claims have been answered: only of those can a beat that begins now know."""
+        return frozenset(key for key, holding in self._holdings.items() if holding.claim is not None)
+
+    def judge(self, verdicts: dict[UUID, Verdict], claimed: frozenset[UUID]) -> None:
+        """End the runs that a beat has ended, of those that were claimed when it began."""
         for key, verdict in verdicts.items():
             holding = self._holdings.get(key)
-            if holding is None or holding.claim is None:
+            if holding is None or key not in claimed:
                 continue
             if verdict is Verdict.DROP:
                 holding.end(Halt.DROPPED)
