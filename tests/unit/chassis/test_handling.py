@@ -9,6 +9,7 @@ import pytest
 
 from tidemill.chassis import handling
 from tidemill.chassis.broker import BrokerUnavailable, Delivery
+from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.handling import PATIENCE, Handling
 
 DEADLINE = 10
@@ -99,6 +100,26 @@ async def test_a_message_that_can_not_be_buried_now_comes_again(impatient: None,
         await attempt(running, Parcel("bad"))
     assert await attempt(running, Parcel("bad", grave_is_open=False)) == "send to end"
     assert await attempt(running, Parcel("bad")) == f"its handler failed {PATIENCE + 1} times, last with LookupError"
+
+
+@pytest.mark.parametrize("away", [DatabaseUnavailable, BrokerUnavailable])
+async def test_an_outage_of_a_neighbour_is_no_failure_of_the_message(impatient: None, away: type[Exception]) -> None:
+    error: Exception = LookupError("the first time")
+
+    async def fails(delivery: Delivery) -> None:
+        if delivery.message_id == "bad":
+            raise error
+        await delivery.ack()
+
+    one = Handling("queue", fails, Random(1))
+    await attempt(one, Parcel("bad"))
+    await attempt(one, Parcel("good"))
+    error = away("for a long time")
+    assert {await attempt(one, Parcel("bad")) for _ in range(PATIENCE * 3)} == {"send to end"}
+    error = LookupError("again")
+    assert {await attempt(one, Parcel("bad")) for _ in range(PATIENCE - 2)} == {"send to end"}
+    assert await attempt(one, Parcel("bad")) == f"its handler failed {PATIENCE} times, last with LookupError"
+    await one.stop()
 
 
 async def test_success_forgets_earlier_failures(impatient: None) -> None:

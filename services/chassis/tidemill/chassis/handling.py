@@ -3,6 +3,7 @@
     returns ─────────── done; the handler has used one of the three verbs, or will
     raises ──────────── wait (100 ms, doubling to 30 s), then to the end of the queue; the message comes again
     raises for ever ─── after 20 failures, bury; but only when other messages went well in the meantime
+    a neighbour is away  counts as no failure; the pause grows to 3 s only, because it may be back at any moment
 
 To the end and not to the front, where a subscriber with a prefetch of one would never see another message.
 The last condition tells a broken message from a broken neighbour: while the database is away everything fails, and
@@ -24,14 +25,17 @@ import msgspec
 from tidemill.chassis.backoff import delay, delays
 from tidemill.chassis.broker import BrokerUnavailable, Delivery, Handler
 from tidemill.chassis.ending import end
+from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.telemetry import Metric, observe
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = timedelta(milliseconds=100)
 LONGEST_PAUSE = timedelta(seconds=30)
+LONGEST_OUTAGE_PAUSE = timedelta(seconds=3)
 PATIENCE = 20
 REMEMBERED_FAILURES = 1000
+NEIGHBOUR_AWAY = (BrokerUnavailable, DatabaseUnavailable)
 
 
 class Settleable(Delivery, Protocol):
@@ -49,6 +53,7 @@ class Failure(msgspec.Struct):
 
     successes_before: int
     times: int = 0
+    outages: int = 0
 
 
 class Handling:
@@ -130,8 +135,15 @@ class Handling:
 
     async def _forgive(self, delivery: Settleable, error: Exception) -> None:
         failure = self._remember(delivery.message_id)
-        facts = {"queue": self._queue, "message_id": delivery.message_id, "times": failure.times}
-        if failure.times == 1 and not isinstance(error, BrokerUnavailable):
+        facts: dict[str, str | int] = {"queue": self._queue, "message_id": delivery.message_id}
+        if isinstance(error, NEIGHBOUR_AWAY):
+            failure.outages += 1
+            log.warning("message waits for a neighbour", extra={**facts, "error": str(error)})
+            await self._try_again(delivery, delay(failure.outages, FIRST_PAUSE, LONGEST_OUTAGE_PAUSE, self._rng))
+            return
+        failure.times += 1
+        facts["times"] = failure.times
+        if failure.times == 1:
             log.error("message handler failed", exc_info=error, extra=facts)
         else:
             log.warning("message handler failed again", extra={**facts, "error": type(error).__name__})
@@ -145,12 +157,15 @@ class Handling:
             else:
                 self._failures.pop(delivery.message_id, None)
                 return
-        await self._wait(delay(failure.times, FIRST_PAUSE, LONGEST_PAUSE, self._rng))
-        await delivery.send_to_end()
+        await self._try_again(delivery, delay(failure.times, FIRST_PAUSE, LONGEST_PAUSE, self._rng))
+
+    async def _try_again(self, delivery: Settleable, after: timedelta) -> None:
+        if not delivery.settled:
+            await self._wait(after)
+            await delivery.send_to_end()
 
     def _remember(self, message_id: str) -> Failure:
         failure = self._failures.setdefault(message_id, Failure(successes_before=self._successes))
-        failure.times += 1
         self._failures.move_to_end(message_id)
         if len(self._failures) > REMEMBERED_FAILURES:
             self._failures.popitem(last=False)
