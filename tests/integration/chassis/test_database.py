@@ -1,5 +1,6 @@
 """The database as services see it: outages by their own name, everything else as it is."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -43,6 +44,31 @@ async def test_a_connection_that_breaks_is_an_outage_and_the_next_statement_gets
     assert database.reachable_for == timedelta(0)
     assert await database.fetchval("SELECT 3") == 3
     assert database.reachable_for > timedelta(0)
+
+
+async def test_however_a_connection_is_ended_it_is_an_outage(database: Database, database_urls: DatabaseUrls) -> None:
+    """The farewell of a server that is shut down comes at any moment, also between two steps of one statement."""
+    answered = broken = 0
+    done = asyncio.Event()
+
+    async def keep_asking() -> None:
+        nonlocal answered, broken
+        while not done.is_set():
+            try:
+                await database.fetchval("SELECT count(*) FROM pg_class WHERE relname <> $1", "x")
+                answered += 1
+            except DatabaseUnavailable:
+                broken += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(keep_asking())
+        for _ in range(6):
+            await end_all_connections(database_urls)
+        done.set()
+    assert answered
+    assert broken
+    assert await database.fetchval("SELECT 3") == 3
 
 
 async def test_what_the_block_of_a_transaction_raises_is_no_outage(database: Database) -> None:

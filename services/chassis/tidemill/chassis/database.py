@@ -25,6 +25,7 @@ from asyncpg.exceptions import (
     CrashShutdownError,
     DeadlockDetectedError,
     InterfaceError,
+    InternalClientError,
     InvalidAuthorizationSpecificationError,
     InvalidPasswordError,
     SerializationError,
@@ -44,6 +45,7 @@ _BROKEN = (
     CannotConnectNowError,
     ConnectionDoesNotExistError,
     CrashShutdownError,
+    InternalClientError,  # what the driver says when the server's farewell comes between two of its own steps
     OSError,
     TimeoutError,
     TooManyConnectionsError,
