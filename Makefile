@@ -13,7 +13,7 @@ ifeq ($(origin PORT),command line)
 export TIDEMILL_PORT := $(PORT)
 endif
 
-.PHONY: help up test check unit integration e2e bench bench-lock lock generate format clean setup rabbitmq
+.PHONY: help up test check unit integration e2e chaos bench bench-lock lock generate format clean setup rabbitmq
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ integration: setup rabbitmq ## run the tests that need Postgres or RabbitMQ
 
 e2e: setup rabbitmq ## drive a whole installation by its clients, in both shapes
 	@$(PYTEST) $(wildcard tests/e2e)
+
+chaos: setup rabbitmq ## kill, freeze, cut off and restart a whole installation, and see that it keeps its word
+	@$(PYTEST) $(wildcard tests/chaos)
 
 # SHAPE has a default for `make up`; only one that somebody has chosen is meant for us.
 bench: setup rabbitmq ## measure all beside other engines; ONLY=p1,p4 SHAPE=all-in-one PEERS=none SAMPLES=100 for parts
