@@ -7,6 +7,11 @@ PYTHON_BIN := .venv/bin
 SHAPE ?= all-in-one
 CHECKED := shared services deploy tests $(if $(wildcard ee/pyproject.toml),ee)
 PYTEST := $(PYTHON_BIN)/python -m pytest -ra
+# Modules side by side, each process with servers of its own; whole installations go one after the other.
+BESIDE := -n logical --maxprocesses 4 --dist loadscope
+QUICK := $(wildcard tests/messages tests/unit)
+SERVERS := $(wildcard tests/architecture tests/integration tests/conformance)
+WHOLE := $(wildcard tests/e2e tests/chaos)
 
 # Only from the command line: a PORT that happens to be in the environment is not meant for us.
 ifeq ($(origin PORT),command line)
@@ -22,7 +27,8 @@ up: setup ## start Tidemill; SHAPE=distributed: one process for each service; PO
 	@exec $(PYTHON_BIN)/tidemill up --shape $(SHAPE)
 
 test: setup rabbitmq check ## check everything and run all tests, with a RabbitMQ of their own
-	@$(PYTEST)
+	@$(PYTEST) $(BESIDE) $(QUICK) $(SERVERS)
+	@$(PYTEST) $(WHOLE)
 
 check: setup ## look for mistakes without running anything: lint, format, types, who imports whom
 	$(PYTHON_BIN)/ruff check $(CHECKED)
@@ -31,10 +37,10 @@ check: setup ## look for mistakes without running anything: lint, format, types,
 	$(PYTHON_BIN)/lint-imports
 
 unit: setup ## run the tests that need no server
-	@$(PYTEST) $(wildcard tests/unit tests/messages)
+	@$(PYTEST) $(BESIDE) $(QUICK)
 
 integration: setup rabbitmq ## run the tests that need Postgres or RabbitMQ
-	@$(PYTEST) $(wildcard tests/architecture tests/integration tests/conformance)
+	@$(PYTEST) $(BESIDE) $(SERVERS)
 
 e2e: setup rabbitmq ## drive a whole installation by its clients, in both shapes
 	@$(PYTEST) $(wildcard tests/e2e)
