@@ -5,7 +5,8 @@
     zygote     pid 1 of its pid namespace, all capabilities *in its user namespace*, no-new-privs
       setns back + unshare pid: each fork is pid 1 of a fresh pid namespace
     init       pid 1 of the job: own mount, ipc, uts; private /proc /tmp /job /dev/shm;
-               at last a user namespace of its own, in which no further one may be made, and no capability
+               at last a user namespace of its own, in which no further one may be made, no capability, and a filter
+               of system calls
     job        pid 2: the process that runs user code, with the job's own limits
 
 The user namespace comes last in `init`, so that the namespaces it lives in belong to the zygote: even a job that won
@@ -22,7 +23,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import linux, root
+from . import linux, root, seccomp
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 PRIVATE_FOLDERS = (("/tmp", "1777"), ("/job", "700"), ("/dev/shm", "1777"))
@@ -38,6 +39,7 @@ REMEDIES = {
     "/proc": f"in a container, an unmasked /proc (Kubernetes: procMount: Unmasked); {USE_PROCESS}",
     "pid namespace": f"in a container, a seccomp profile with setns and unshare; {USE_PROCESS}",
     "private folders": f"allow tmpfs mounts in user namespaces; {USE_PROCESS}",
+    "seccomp": "have a kernel with CONFIG_SECCOMP_FILTER",
     "interpreter": "use an interpreter that every user can read, such as /usr/bin/python3",
 }
 
@@ -115,6 +117,14 @@ def isolate(tmp_bytes: int) -> None:
         _write("/proc/sys/user/max_user_namespaces", "0")
     os.close(proc)
     linux.drop_capabilities()
+    refuse_calls()
+
+
+def refuse_calls() -> None:
+    """Take the filter of system calls; on an architecture without one the worker has named its absence."""
+    if seccomp.FILTER is not None:
+        with layer("seccomp"):
+            seccomp.install(seccomp.FILTER)
 
 
 def map_own_ids(proc: int, uid: int, gid: int) -> None:

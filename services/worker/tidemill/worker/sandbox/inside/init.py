@@ -35,6 +35,7 @@ def live(
         else:
             confine.die_with_parent()
             linux.prctl(linux.PR_SET_DUMPABLE, 1)
+            confine.refuse_calls()
         gc.enable()
         job.run_one(sock, order["folder"], environment)
     except BaseException as error:  # nothing may run past this point: the zygote's own loop is above

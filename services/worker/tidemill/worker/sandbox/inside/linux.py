@@ -89,8 +89,10 @@ def pivot_root(root: str) -> None:
     os.chdir("/")
 
 
-def prctl(option: int, argument: int = 0) -> None:
-    _check(_libc.prctl(option, argument, 0, 0, 0), f"prctl {option}")
+def prctl(option: int, argument: int = 0, pointed: bytes | None = None) -> None:
+    """Call prctl; `pointed` is what the third argument points to."""
+    third = 0 if pointed is None else ctypes.cast(ctypes.c_char_p(pointed), ctypes.c_void_p).value or 0
+    _check(_libc.prctl(option, argument, third, 0, 0), f"prctl {option}")
 
 
 def drop_capabilities() -> None:
