@@ -126,6 +126,7 @@ async def _prepare(ctx: Context, claim: Claim) -> Execution:
             wall_time=longest if claim.timeout_s is None else min(longest, timedelta(seconds=claim.timeout_s)),
             memory_bytes=settings.job_memory_bytes,
             processes=settings.job_processes,
+            cpu_percent=settings.job_cpu,
             tmp_bytes=settings.job_disk_bytes,
             file_bytes=settings.job_disk_bytes,
             log_bytes=settings.job_log_bytes,

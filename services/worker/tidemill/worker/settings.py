@@ -31,7 +31,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     base_url: Annotated[str | None, doc("the public address, given to jobs as WM_BASE_URL; default API_URL")] = None
     job_uid: Annotated[int, doc("as root: the user id that jobs run under", ge=1, le=2**31)] = 61184
     job_timeout: Annotated[timedelta, doc("the longest that any job may run")] = timedelta(days=7)
-    job_memory: Annotated[int, doc("memory of a job in MiB", ge=16)] = 2048
+    job_memory: Annotated[
+        int, doc("memory of a job in MiB, its files included; without control groups: of each process", ge=16)
+    ] = 2048
+    job_cpu: Annotated[
+        int | None, doc("processor time of a job in percent of one core; needs control groups", ge=1)
+    ] = None
     job_processes: Annotated[int, doc("processes of a job", ge=1)] = 256
     job_log: Annotated[int, doc("log of a job in KiB; what goes beyond is dropped, and said so", ge=1)] = 16384
     job_result: Annotated[int, doc("result of a job in KiB; one that is larger fails the job", ge=1)] = 16384

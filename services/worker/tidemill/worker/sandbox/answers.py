@@ -7,9 +7,11 @@ from datetime import timedelta
 
 import msgspec
 
-from tidemill.worker.sandbox.execution import Ending, Reason
+from tidemill.worker.sandbox.execution import Ending, Limits, Reason
+from tidemill.worker.sandbox.groups import Figures
 
 _FROM_CHILD: tuple[Reason, ...] = ("returned", "raised", "exit_code", "killed", "result_limit", "refused")
+_WHY_UNKNOWN: tuple[Reason, ...] = ("raised", "exit_code", "killed")
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -90,8 +92,28 @@ def vanished(code: int | None, peak_kb: int | None) -> Ending:
         name = signal.Signals(code - 128).name
     except ValueError:
         name = f"signal {code - 128}"
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return failed("killed", "ExecutionErr", f"killed by {name}{hint}", exit_code=code, peak_kb=peak_kb)
+    return failed("killed", "ExecutionErr", f"killed by {name}", exit_code=code, peak_kb=peak_kb)
+
+
+def explained(ending: Ending, figures: Figures, limits: Limits) -> Ending:
+    """Return the ending with what its control group knows: the whole job's peak, and which limit was the end of it."""
+    ending = msgspec.structs.replace(ending, memory_peak_kb=figures.peak_kb or ending.memory_peak_kb)
+    if ending.success or ending.reason not in _WHY_UNKNOWN:
+        return ending
+    if figures.killed_for_memory:
+        return limited(ending, "memory", f"it needed more than {limits.memory_bytes >> 20} MiB of memory")
+    if figures.met_process_limit:
+        return limited(ending, "processes", f"it wanted more than {limits.processes} processes")
+    return ending
+
+
+def limited(ending: Ending, reason: Reason, why: str) -> Ending:
+    """Return a failed ending whose error names the limit."""
+    result = msgspec.json.decode(ending.result)
+    error = result.setdefault("error", {})
+    error["reason"] = reason
+    error["message"] = f"{why}: {error.get('message', '')}"
+    return msgspec.structs.replace(ending, result=msgspec.Raw(msgspec.json.encode(result)), reason=reason)
 
 
 def timed_out(after: timedelta) -> Ending:

@@ -15,17 +15,20 @@ import signal
 import socket
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 
 from tidemill.worker.sandbox import answers
-from tidemill.worker.sandbox.execution import Ending, Limits
+from tidemill.worker.sandbox.execution import Ending, Limits, Room
+from tidemill.worker.sandbox.groups import NOTHING, Figures, Group
 from tidemill.worker.sandbox.output import Hear, Output
 from tidemill.worker.sandbox.settings import SandboxUnavailable
 
 _HEAD = 4
 _READ = 1 << 16
 _SMALL_FRAME = 1 << 16  # what a child may say before it has a job
+_GO = b"\n"
 _KILL_WAIT = timedelta(seconds=5)
 
 
@@ -43,9 +46,11 @@ class Exit(msgspec.Struct, frozen=True):
 class Child:
     """Owns the child's job socket, output pipe and pidfd."""
 
-    def __init__(self, number: int, tmp_bytes: int, sock: socket.socket, output: int, pidfd: int) -> None:
+    def __init__(self, number: int, room: Room, sock: socket.socket, output: int, pidfd: int) -> None:
         self.number = number
-        self.tmp_bytes = tmp_bytes
+        self.room = room
+        self.group: Group | None = None
+        self._figures = NOTHING
         loop = self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[Exit] = loop.create_future()
@@ -82,11 +87,37 @@ class Child:
             elif ending.reason in ("timeout", "canceled"):
                 await self._killed()
             self._drain(output)
+            figures = self.figures()
         finally:
             timeout.cancel()
             canceled.cancel()
             self.close()
-        return answers.too_large(limits.result_bytes) if output.stream_overflow else ending
+        if output.stream_overflow:
+            ending = answers.too_large(limits.result_bytes)
+        return answers.explained(ending, figures, limits)
+
+    @property
+    def pid(self) -> int:
+        """Return the number of its first process on this host, or of nobody when it has gone."""
+        return int(Path(f"/proc/self/fdinfo/{self._pidfd}").read_text().partition("Pid:")[2].split()[0])
+
+    def admit(self, group: Group | None) -> None:
+        """Let it prepare itself: it is where it shall be."""
+        self.group = group
+        if self._pidfd >= 0:
+            with suppress(OSError):  # its end is noticed where it is read
+                self._sock.send(_GO)
+
+    def give_up(self, error: BaseException) -> None:
+        """End a child that cannot be made ready."""
+        if not self.ready.done():
+            self.ready.set_exception(error)
+
+    def figures(self) -> Figures:
+        """Return what its control group has counted, until now or, once it has ended, at its end."""
+        if self.group is not None and not self.ended.done():
+            self._figures = self.group.figures()
+        return self._figures
 
     def kill(self) -> None:
         """End the process and, with it, all that it started."""
@@ -108,6 +139,8 @@ class Child:
 
     def note_end(self, exit: Exit) -> None:  # noqa: A002 (it is the word)
         """Take the zygote's report, or the news that the zygote has gone."""
+        if self._output is not None:
+            self.figures()
         if not self.ended.done():
             self.ended.set_result(exit)
         # The answer may lie unread in the socket while the news of the end was read first.

@@ -11,7 +11,9 @@ Reason = Literal[
     "returned",  # the function or script ended well
     "raised",  # it raised an exception, has no such function, or its arguments or result do not fit
     "exit_code",  # it ended with an exit code other than 0
-    "killed",  # a signal ended it: out of memory, a segmentation fault
+    "killed",  # a signal ended it: a segmentation fault, its own doing
+    "memory",  # it needed more memory than it may have
+    "processes",  # it wanted more processes than it may have
     "timeout",  # wall_time was over
     "canceled",  # the cancel event was set
     "result_limit",  # its result, or what it streamed, is larger than result_bytes
@@ -20,20 +22,36 @@ Reason = Literal[
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one job may use; `processes` counts for the whole job in namespaces, the other numbers for each process.
+    """What one job may use.
 
-    `memory_bytes` is RLIMIT_DATA: memory that a process may write to, not the address space that runtimes reserve.
+    `memory_bytes` counts for the whole job, its files in /tmp and /job included, where there are control groups, and
+    for each process everywhere: as RLIMIT_DATA, what it may write to, not the address space that runtimes reserve.
+    `processes` counts for the whole job in namespaces or control groups, `cpu_percent` (100 is one core) in groups.
     `tmp_bytes` is the size of each of /tmp, /job and /dev/shm. Beyond `log_bytes` the log is cut and the job goes on.
     """
 
     wall_time: timedelta = timedelta(minutes=15)
     memory_bytes: int = 4 << 30
     processes: int = 512
+    cpu_percent: int | None = None
     open_files: int = 4096
     file_bytes: int = 2 << 30
     tmp_bytes: int = 512 << 20
     log_bytes: int = 16 << 20
     result_bytes: int = 64 << 20
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is born into, before it is known which job it gets; jobs of equal room may have each other's."""
+
+    tmp_bytes: int = 512 << 20
+    memory_bytes: int = 4 << 30
+    processes: int = 512
+    cpu_percent: int | None = None
+
+
+def room(limits: Limits) -> Room:
+    return msgspec.convert(limits, Room, from_attributes=True)
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +76,10 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderLimits(msgspec.Struct, frozen=True):
-    """The limits that the child itself puts into force."""
+    """The limits that the child itself puts into force; `processes` is None where a control group counts them."""
 
     memory_bytes: int
-    processes: int
+    processes: int | None
     open_files: int
     file_bytes: int
     result_bytes: int

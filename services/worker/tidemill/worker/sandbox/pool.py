@@ -6,7 +6,7 @@
 Isolation "namespaces" needs no root: user, pid, mount, ipc and uts namespaces, an own read-only root, no capabilities,
 no-new-privs, limits. "process" is the explicit fallback where the host forbids namespaces: an own session, limits,
 no-new-privs, another uid when we are root; `isolation` says what is missing then. The host's network is shared in both.
-Memory is limited for each process; a whole job's memory is not, until there are control groups.
+A whole job's memory, processes and share of the processors are bounded by control groups where we may make them.
 
 When a zygote dies, jobs that ran in it end as "killed", those that had not begun get another child, and the zygote is
 started again with back-off. A child that dies idle is replaced. When this process dies, in whatever way, everything
@@ -34,7 +34,8 @@ import msgspec
 from tidemill.worker.executors import EXECUTORS
 from tidemill.worker.sandbox import answers
 from tidemill.worker.sandbox.child import NeverStartedError
-from tidemill.worker.sandbox.execution import Ending, Execution, Limits
+from tidemill.worker.sandbox.execution import Ending, Execution, Order, Room, room
+from tidemill.worker.sandbox.groups import Groups
 from tidemill.worker.sandbox.output import Hear
 from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable, ZygoteKey
 from tidemill.worker.sandbox.zygote import Zygote
@@ -61,16 +62,17 @@ class Sandbox:
         self._failures: dict[ZygoteKey, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self.groups = Groups()
 
     @property
     def isolation(self) -> str:
         """Return what is in force, and in the fallback also what is missing, in one line."""
+        group = f"+{self.groups.layer}" if self.groups.layer else ""
         if self._settings.isolation == "namespaces":
-            return "namespaces(user,pid,mount,ipc,uts)+rlimits+no-new-privs"
+            return f"namespaces(user,pid,mount,ipc,uts)+rlimits+no-new-privs{group}"
         who = f"uid {self._settings.job_uid}" if os.geteuid() == 0 else "the worker's own uid"
-        return (
-            f"process(session,{who})+rlimits+no-new-privs; missing: namespaces(user,pid,mount,ipc,uts), own root folder"
-        )
+        missing = "missing: namespaces(user,pid,mount,ipc,uts), own root folder"
+        return f"process(session,{who})+rlimits+no-new-privs{group}; {missing}"
 
     async def __aenter__(self) -> Self:
         """Prove that a child can be had, or raise SandboxUnavailable with one line that says why not."""
@@ -80,13 +82,15 @@ class Sandbox:
         (self._scratch / "root").mkdir(exist_ok=True)
         if self._settings.isolation == "process":
             self._scratch.chmod(0o711)
+        await self.groups.open()
         try:
             zygote = await self._start(ZygoteKey(workspace="", interpreter=self._settings.interpreter))
             try:
-                zygote.release(await zygote.take(Limits().tmp_bytes))
+                zygote.release(await zygote.take(Room()))
             finally:
                 await zygote.close()
         except BaseException as error:
+            await self.groups.close()
             self._forget_scratch()
             if isinstance(error, NeverStartedError):
                 raise SandboxUnavailable(f"no child can be started: {error}") from error
@@ -103,6 +107,7 @@ class Sandbox:
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
         await asyncio.gather(*self._tasks, *(zygote.close() for zygote in self._zygotes.values()))
         self._zygotes.clear()
+        await self.groups.close()
         self._forget_scratch()
 
     async def run(
@@ -115,13 +120,13 @@ class Sandbox:
         executor = EXECUTORS.get(execution.language)
         if executor is None:
             return answers.failed("refused", "UnknownLanguage", f"this worker does not run {execution.language}")
-        order = msgspec.json.encode(executor.order(execution))
+        order = msgspec.json.encode(self._counted(executor.order(execution)))
         for _ in range(ATTEMPTS):
             if cancel.is_set():
                 return answers.canceled()
             try:
                 zygote = await self._zygote(key, cancel)
-                child = await zygote.take(execution.limits.tmp_bytes)
+                child = await zygote.take(room(execution.limits))
             except NeverStartedError:
                 continue
             try:
@@ -134,6 +139,12 @@ class Sandbox:
                 zygote.release(child)
                 self._close_superfluous()
         raise SandboxUnavailable(f"{ATTEMPTS} children died before the job began; is the machine out of memory?")
+
+    def _counted(self, order: Order) -> Order:
+        """Leave the counting of processes to the control group, where there is one: it tells what it has refused."""
+        if "pids" in self.groups.missing:
+            return order
+        return msgspec.structs.replace(order, limits=msgspec.structs.replace(order.limits, processes=None))
 
     async def _zygote(self, key: ZygoteKey, cancel: asyncio.Event) -> Zygote:
         """Return the key's living zygote, started if need be; a cancel ends the waiting."""
@@ -160,7 +171,7 @@ class Sandbox:
         async def start() -> Zygote:
             await asyncio.sleep(self._backoff(key))
             zygote = self._zygotes[key] = await self._start(key)
-            zygote.prepare(Limits().tmp_bytes)
+            zygote.prepare(Room())
             self._close_superfluous()
             asyncio.get_running_loop().call_later(GRACE.total_seconds() + 0.1, self._close_superfluous)
             return zygote
@@ -175,7 +186,7 @@ class Sandbox:
             log.error("a zygote could not be started", extra={"workspace": key.workspace, "reason": str(error)})
 
     async def _start(self, key: ZygoteKey) -> Zygote:
-        zygote = Zygote(key, self._settings, self._scratch, self._on_death)
+        zygote = Zygote(key, self._settings, self._scratch, self.groups, self._on_death)
         try:
             await zygote.start()
         except SandboxUnavailable:

@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,8 @@ from pathlib import Path
 import msgspec
 
 from tidemill.worker.sandbox.child import Child, Exit, NeverStartedError
+from tidemill.worker.sandbox.execution import Room
+from tidemill.worker.sandbox.groups import Groups
 from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable, ZygoteKey
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,12 @@ class Zygote:
     """One running zygote; it is never restarted, the pool starts another."""
 
     def __init__(
-        self, key: ZygoteKey, settings: SandboxSettings, scratch: Path, on_death: Callable[[Zygote], None]
+        self,
+        key: ZygoteKey,
+        settings: SandboxSettings,
+        scratch: Path,
+        groups: Groups,
+        on_death: Callable[[Zygote], None],
     ) -> None:
         self.key = key
         self.alive = False
@@ -76,15 +83,16 @@ class Zygote:
         self._serves = False
         self._settings = settings
         self._scratch = scratch
+        self._groups = groups
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
         self._numbers = iter(range(1, 1 << 62))
-        self._asked: dict[int, int] = {}  # children not born yet: number -> tmp_bytes
+        self._asked: dict[int, Room] = {}  # children not born yet
         self._born: dict[int, Child] = {}  # every child whose end has not been reported
         self._idle: deque[Child] = deque()
-        self._waiting: deque[tuple[int, asyncio.Future[Child]]] = deque()
+        self._waiting: deque[tuple[Room, asyncio.Future[Child]]] = deque()
         self._busy = 0
-        self._tmp_bytes = 0  # the size that jobs asked for last
+        self._room = Room()  # what jobs asked for last
         self._refill: asyncio.TimerHandle | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -133,12 +141,12 @@ class Zygote:
                 raise SandboxUnavailable("the zygote was not ready in time; is the machine overloaded?") from error
             raise
 
-    async def take(self, tmp_bytes: int) -> Child:
+    async def take(self, room: Room) -> Child:
         """Return a child that is ready and now yours; give it back by `release` when its job has ended."""
-        self._tmp_bytes = tmp_bytes
+        self._room = room
         while self._idle:
             child = self._idle.popleft()
-            if child.ended.done() or child.tmp_bytes != tmp_bytes:
+            if child.ended.done() or child.room != room:
                 child.close()
                 continue
             self._busy += 1
@@ -147,13 +155,13 @@ class Zygote:
         if not self.alive:
             raise NeverStartedError("the zygote has ended")
         future: asyncio.Future[Child] = self._loop.create_future()
-        self._waiting.append((tmp_bytes, future))
+        self._waiting.append((room, future))
         self._fill(0)
         try:
             child = await future
         except BaseException:
             with suppress(ValueError):
-                self._waiting.remove((tmp_bytes, future))
+                self._waiting.remove((room, future))
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().close()
             raise
@@ -166,9 +174,9 @@ class Zygote:
         self._busy -= 1
         self._restock()
 
-    def prepare(self, tmp_bytes: int) -> None:
+    def prepare(self, room: Room) -> None:
         """Fill the stock before the first job comes."""
-        self._tmp_bytes = tmp_bytes
+        self._room = room
         self._restock()
 
     async def close(self) -> None:
@@ -188,20 +196,20 @@ class Zygote:
         """Ask for as many children as are waited for and wanted in stock, less those that are on their way."""
         if not self.alive:
             return
-        wanted = Counter({self._tmp_bytes: stock})
-        wanted.update(tmp_bytes for tmp_bytes, _ in self._waiting)
+        wanted = Counter({self._room: stock})
+        wanted.update(room for room, _ in self._waiting)
         wanted.subtract(self._asked.values())
-        wanted.subtract(child.tmp_bytes for child in self._born.values() if not child.ready.done())
-        wanted.subtract(child.tmp_bytes for child in self._idle)
-        for tmp_bytes, missing in wanted.items():
+        wanted.subtract(child.room for child in self._born.values() if not child.ready.done())
+        wanted.subtract(child.room for child in self._idle)
+        for room, missing in wanted.items():
             for _ in range(missing):
-                self._ask(tmp_bytes)
+                self._ask(room)
 
-    def _ask(self, tmp_bytes: int) -> None:
+    def _ask(self, room: Room) -> None:
         number = next(self._numbers)
         try:
-            self._tell(Spawn(number, tmp_bytes, self._folder(number)))
-            self._asked[number] = tmp_bytes
+            self._tell(Spawn(number, room.tmp_bytes, self._folder(number)))
+            self._asked[number] = room
         except BlockingIOError:  # hundreds of requests are under way: the next birth brings us back here
             self._clean(number)
 
@@ -227,12 +235,12 @@ class Zygote:
                 os.chown(path, self._settings.job_uid, self._settings.job_uid)
         return str(folder)
 
-    def _clean(self, number: int) -> None:
+    def _clean(self, number: int, child: Child | None = None) -> None:
+        if child is not None and child.group is not None:
+            self._background(self._groups.remove(child.group))
         if self._settings.isolation == "process":
             folder = self._scratch / f"{self._process.pid}-{number}"
-            task = asyncio.create_task(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
-            self._cleaning.add(task)
-            task.add_done_callback(self._cleaning.discard)
+            self._background(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
     def _tell(self, message: Plan | Spawn) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # its end is noticed where it is read
@@ -263,7 +271,7 @@ class Zygote:
             self._on_end(news.ended, Exit(news.code, news.peak_kb))
 
     def _on_birth(self, number: int, fds: list[int]) -> None:
-        tmp_bytes = self._asked.pop(number)
+        room = self._asked.pop(number)
         try:
             sock, output, pidfd = fds
         except ValueError:  # the kernel keeps what it cannot hand over
@@ -273,25 +281,45 @@ class Zygote:
                 SandboxUnavailable("the worker has run out of file descriptors; raise its limit (ulimit -n)")
             )
             return
-        child = Child(number, tmp_bytes, socket.socket(fileno=sock), output, pidfd)
+        child = Child(number, room, socket.socket(fileno=sock), output, pidfd)
         self._born[number] = child
+        self._background(self._admit(child))
         child.ready.add_done_callback(lambda ready: self._on_ready(child, ready))
         if self._waiting:
             self._fill(0)
+
+    async def _admit(self, child: Child) -> None:
+        """Put the child into a control group of its own, then let it go on: whatever it forks is in it as well."""
+        try:
+            group = await self._groups.place(child.pid, child.room)
+        except ProcessLookupError:  # its end is told by the zygote
+            return
+        except OSError as error:
+            child.give_up(SandboxUnavailable(f"no control group can be made: {error}"))
+            return
+        if group is not None and child.ended.done():
+            await self._groups.remove(group)
+            return
+        child.admit(group)
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._cleaning.add(task)
+        task.add_done_callback(self._cleaning.discard)
 
     def _on_ready(self, child: Child, ready: asyncio.Future[None]) -> None:
         if (error := ready.exception()) is not None:
             child.close()
             self._disappoint(error)
             return
-        for position, (tmp_bytes, future) in enumerate(self._waiting):
+        for position, (room, future) in enumerate(self._waiting):
             if future.done():
                 continue
-            if tmp_bytes == child.tmp_bytes:
+            if room == child.room:
                 del self._waiting[position]
                 future.set_result(child)
                 return
-        if child.tmp_bytes == self._tmp_bytes and len(self._idle) < self._settings.idle_children:
+        if child.room == self._room and len(self._idle) < self._settings.idle_children:
             self._idle.append(child)
         else:  # whoever it was made for has given up
             child.close()
@@ -303,7 +331,7 @@ class Zygote:
             self._idle.remove(child)
             child.close()
             self._refill_later()
-        self._clean(number)
+        self._clean(number, child)
 
     def _disappoint(self, error: BaseException) -> None:
         """Tell whoever waits longest that the child could not be had."""
@@ -334,7 +362,7 @@ class Zygote:
             self._ready.set_exception(SandboxUnavailable(reason))
         for number, child in tuple(self._born.items()):
             child.note_end(Exit(code=None))
-            self._clean(number)
+            self._clean(number, child)
         for child in self._idle:
             child.close()
         for _, future in self._waiting:

@@ -141,7 +141,7 @@ def map_own_ids(proc: int, uid: int, gid: int) -> None:
             os.close(file)
 
 
-def limit(limits: dict[str, int]) -> None:
+def limit(limits: dict[str, int | None]) -> None:
     """Take the job's own limits, soft and hard; memory is what a process may write to, not its address space.
 
     RLIMIT_AS would count what allocators and runtimes merely reserve; all limits are per process, `processes` per job.
@@ -153,6 +153,8 @@ def limit(limits: dict[str, int]) -> None:
         (resource.RLIMIT_FSIZE, limits["file_bytes"]),
         (resource.RLIMIT_CORE, 0),
     ):
+        if wanted is None:
+            continue
         _, hard = resource.getrlimit(kind)
         value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(kind, (value, value))

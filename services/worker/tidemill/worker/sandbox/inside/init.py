@@ -28,6 +28,8 @@ def live(
     try:
         sock = own_descriptors(sock, output)
         os.setsid()
+        if not sock.recv(1):  # the worker puts us into a control group first
+            os._exit(0)
         if in_namespaces:
             confine.isolate(order["tmp_bytes"])
             stay_while(os.fork())
