@@ -104,7 +104,7 @@ async def test_a_zygote_whose_owner_is_gone_leaves_nobody_behind(
         public_interpreter, "-I", "-S", "-c", BOOTSTRAP, str(theirs.fileno()), FOLDER, pass_fds=[theirs.fileno()]
     )
     theirs.close()
-    ours.send(msgspec.json.encode(Plan("process", "", JOB_UID, ())))
+    ours.send(msgspec.json.encode(Plan("process", "", JOB_UID, (), "host", None, ())))
     assert await asyncio.to_thread(ours.recv, 65536) == b'{"ready": true}'
     ours.send(msgspec.json.encode(Spawn(1, 0, str(scratch))))
     await until(lambda: children_of(zygote.pid))

@@ -30,6 +30,7 @@ from tidemill.worker.context import SAYS, Context
 from tidemill.worker.environment import variables
 from tidemill.worker.held import Halt, Holding
 from tidemill.worker.logs import Chunk, Log
+from tidemill.worker.network import UnknownNetworkError, policy
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey
 from tidemill.worker.store import queue
@@ -90,9 +91,13 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
     except ScriptGone as gone:
         return _failed("ScriptGone", str(gone))
     try:
+        network = policy(execution.code, ctx.settings.job_network)
+    except UnknownNetworkError as unknown:
+        return _failed("UnknownNetwork", str(unknown))
+    try:
         with span("execute", kind=SpanKind.INTERNAL):
             return await ctx.sandbox.run(
-                ZygoteKey(workspace=claim.workspace_id),
+                ZygoteKey(workspace=claim.workspace_id, network=network),
                 execution,
                 on_log=written.write,
                 on_stream=streamed.write,

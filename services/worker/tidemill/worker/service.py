@@ -19,6 +19,7 @@ from tidemill.worker import beat
 from tidemill.worker.context import Context
 from tidemill.worker.handlers import handlers
 from tidemill.worker.held import Halt, Held
+from tidemill.worker.network import endpoints
 from tidemill.worker.sandbox.pool import Sandbox
 from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable
 from tidemill.worker.settings import WorkerSettings
@@ -83,7 +84,11 @@ async def _sandbox(settings: WorkerSettings) -> AsyncIterator[Sandbox]:
     try:
         async with Sandbox(
             SandboxSettings(
-                isolation=settings.isolation, job_uid=settings.job_uid, idle_children=settings.idle_children
+                isolation=settings.isolation,
+                job_uid=settings.job_uid,
+                idle_children=settings.idle_children,
+                network=settings.job_network,
+                relays=endpoints((settings.api_url, settings.base_url or settings.api_url)),
             )
         ) as sandbox:
             yield sandbox

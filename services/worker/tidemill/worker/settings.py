@@ -29,6 +29,13 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         "http://localhost:8000"
     )
     base_url: Annotated[str | None, doc("the public address, given to jobs as WM_BASE_URL; default API_URL")] = None
+    job_network: Annotated[
+        Literal["all", "none"],
+        doc(
+            "all: jobs reach every address but this host's own; none: only the api. "
+            "`# network: none` in a script asks for less"
+        ),
+    ] = "all"
     job_uid: Annotated[int, doc("as root: the user id that jobs run under", ge=1, le=2**31)] = 61184
     job_timeout: Annotated[timedelta, doc("the longest that any job may run")] = timedelta(days=7)
     job_memory: Annotated[

@@ -5,7 +5,9 @@
 
 Isolation "namespaces" needs no root: user, pid, mount, ipc and uts namespaces, an own read-only root, no capabilities,
 no-new-privs, limits. "process" is the explicit fallback where the host forbids namespaces: an own session, limits,
-no-new-privs, another uid when we are root; `isolation` says what is missing then. The host's network is shared in both.
+no-new-privs, another uid when we are root; `isolation` says what is missing then. A zygote has a network of its own,
+from which only the api can be reached, or everything but this host by pasta or slirp4netns; without such a tool the
+policy "all" means the host's network, which is said, and so is the fallback's.
 A whole job's memory, processes and share of the processors are bounded by control groups where we may make them.
 
 When a zygote dies, jobs that ran in it end as "killed", those that had not begun get another child, and the zygote is
@@ -37,7 +39,7 @@ from tidemill.worker.sandbox.child import NeverStartedError
 from tidemill.worker.sandbox.execution import Ending, Execution, Order, Room, room
 from tidemill.worker.sandbox.groups import Groups
 from tidemill.worker.sandbox.output import Hear
-from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable, ZygoteKey
+from tidemill.worker.sandbox.settings import Network, SandboxSettings, SandboxUnavailable, ZygoteKey
 from tidemill.worker.sandbox.zygote import Zygote
 
 __all__ = ["Sandbox", "SandboxSettings", "SandboxUnavailable", "ZygoteKey"]
@@ -46,6 +48,7 @@ _SCRATCH = "tidemill-sandbox-"
 
 log = logging.getLogger(__name__)
 
+NO_OWN_NETWORK = "the network policy of this job is none, and this worker cannot give it a network of its own"
 ATTEMPTS = 3
 FIRST_BACKOFF = timedelta(milliseconds=100)
 LONGEST_BACKOFF = timedelta(seconds=30)
@@ -63,13 +66,16 @@ class Sandbox:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.groups = Groups()
+        self.uplink: str | None = None
+        self._has_own_network = False
 
     @property
     def isolation(self) -> str:
         """Return what is in force, and in the fallback also what is missing, in one line."""
         group = f"+{self.groups.layer}" if self.groups.layer else ""
         if self._settings.isolation == "namespaces":
-            return f"namespaces(user,pid,mount,ipc,uts)+rlimits+no-new-privs{group}"
+            network = "" if self.uplink else "; missing: own network for policy all"
+            return f"namespaces(user,pid,mount,ipc,uts)+rlimits+no-new-privs{group}{network}"
         who = f"uid {self._settings.job_uid}" if os.geteuid() == 0 else "the worker's own uid"
         missing = "missing: namespaces(user,pid,mount,ipc,uts), own root folder"
         return f"process(session,{who})+rlimits+no-new-privs{group}; {missing}"
@@ -84,11 +90,7 @@ class Sandbox:
             self._scratch.chmod(0o711)
         await self.groups.open()
         try:
-            zygote = await self._start(ZygoteKey(workspace="", interpreter=self._settings.interpreter))
-            try:
-                zygote.release(await zygote.take(Room()))
-            finally:
-                await zygote.close()
+            await self._prove()
         except BaseException as error:
             await self.groups.close()
             self._forget_scratch()
@@ -110,6 +112,38 @@ class Sandbox:
         await self.groups.close()
         self._forget_scratch()
 
+    async def _prove(self) -> None:
+        """Start a child with all that there may be, then with less, and remember what had to be left out."""
+        if self._settings.isolation == "namespaces":
+            for uplink in filter(None, map(shutil.which, self._settings.uplinks)):
+                self.uplink = uplink
+                try:
+                    await self._try("all")
+                except SandboxUnavailable as error:
+                    self.uplink = None
+                    if error.layer != "way out of the network":
+                        break
+                    log.warning("no way out of a network of its own", extra={"tool": uplink, "error": str(error)})
+                else:
+                    self._has_own_network = True
+                    return
+            try:
+                await self._try("none")
+                self._has_own_network = True
+            except SandboxUnavailable as error:
+                if error.layer != "network" or self._settings.network == "none":
+                    raise
+        elif self._settings.network == "none":
+            raise SandboxUnavailable('the network policy "none" needs isolation "namespaces"', "network")
+        await self._try("all")
+
+    async def _try(self, network: Network) -> None:
+        zygote = await self._start(ZygoteKey(workspace="", interpreter=self._settings.interpreter, network=network))
+        try:
+            zygote.release(await zygote.take(Room()))
+        finally:
+            await zygote.close()
+
     async def run(
         self, key: ZygoteKey, execution: Execution, *, on_log: Hear, on_stream: Hear, cancel: asyncio.Event
     ) -> Ending:
@@ -120,6 +154,8 @@ class Sandbox:
         executor = EXECUTORS.get(execution.language)
         if executor is None:
             return answers.failed("refused", "UnknownLanguage", f"this worker does not run {execution.language}")
+        if key.network == "none" and not self._has_own_network:
+            return answers.failed("refused", "NetworkPolicyUnavailable", NO_OWN_NETWORK)
         order = msgspec.json.encode(self._counted(executor.order(execution)))
         for _ in range(ATTEMPTS):
             if cancel.is_set():
@@ -186,7 +222,7 @@ class Sandbox:
             log.error("a zygote could not be started", extra={"workspace": key.workspace, "reason": str(error)})
 
     async def _start(self, key: ZygoteKey) -> Zygote:
-        zygote = Zygote(key, self._settings, self._scratch, self.groups, self._on_death)
+        zygote = Zygote(key, self._settings, self._scratch, self.groups, self.uplink, self._on_death)
         try:
             await zygote.start()
         except SandboxUnavailable:

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 Isolation = Literal["namespaces", "process"]
+Network = Literal["all", "none"]
 
 JOB_UID = 61184  # the first of the range that systemd calls dynamic: nobody's login
 
@@ -29,6 +30,7 @@ class ZygoteKey(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     interpreter: str = msgspec.field(default_factory=own_interpreter)
     environment: tuple[str, ...] = ()
+    network: Network = "all"
 
 
 class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,9 @@ class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
     job_uid: int = JOB_UID  # who jobs are outside the sandbox when we are root
     idle_children: int = 2
     max_zygotes: int = 8
+    network: Network = "all"  # of jobs that do not ask for less; a sandbox that cannot give it is not opened
+    uplinks: tuple[str, ...] = ("pasta", "slirp4netns")  # what connects a network of its own, the best first
+    relays: tuple[tuple[str, int], ...] = ()  # hosts and ports under which jobs reach the api
     scratch: str | None = None
     start_timeout: timedelta = timedelta(seconds=20)
     refill_delay: timedelta = timedelta(milliseconds=10)
@@ -46,3 +51,7 @@ class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class SandboxUnavailable(Exception):
     """This host does not give what the sandbox needs; the text is one line that names the layer and the remedy."""
+
+    def __init__(self, text: str, layer: str | None = None) -> None:
+        super().__init__(text)
+        self.layer = layer

@@ -23,6 +23,7 @@ import msgspec
 from tidemill.worker.sandbox.child import Child, Exit, NeverStartedError
 from tidemill.worker.sandbox.execution import Room
 from tidemill.worker.sandbox.groups import Groups
+from tidemill.worker.sandbox.relay import Relay
 from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable, ZygoteKey
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ class Plan(msgspec.Struct, frozen=True):
     mountpoint: str
     job_uid: int
     environment: tuple[str, ...]
+    network: str  # host, all, none
+    uplink: str | None
+    relays: tuple[tuple[str, int], ...]
 
 
 class Spawn(msgspec.Struct, frozen=True):
@@ -51,10 +55,12 @@ class Spawn(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True):
-    """What a zygote says: exactly one of ready, refused, born (with three descriptors), stillborn, ended."""
+    """What a zygote says: one of ready, refused, relays and born (both with descriptors), stillborn, ended."""
 
     ready: bool = False
     refused: str | None = None
+    layer: str | None = None
+    relays: bool = False
     born: int | None = None
     stillborn: int | None = None
     error: str | None = None
@@ -75,6 +81,7 @@ class Zygote:
         settings: SandboxSettings,
         scratch: Path,
         groups: Groups,
+        uplink: str | None,
         on_death: Callable[[Zygote], None],
     ) -> None:
         self.key = key
@@ -84,6 +91,8 @@ class Zygote:
         self._settings = settings
         self._scratch = scratch
         self._groups = groups
+        self._uplink = uplink
+        self._relays: list[Relay] = []
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
         self._numbers = iter(range(1, 1 << 62))
@@ -130,7 +139,13 @@ class Zygote:
         self._loop.add_reader(self._control.fileno(), self._on_control)
         try:
             plan = Plan(
-                self._settings.isolation, str(self._scratch / "root"), self._settings.job_uid, self.key.environment
+                isolation=self._settings.isolation,
+                mountpoint=str(self._scratch / "root"),
+                job_uid=self._settings.job_uid,
+                environment=self.key.environment,
+                network="host" if self.key.network == "all" and self._uplink is None else self.key.network,
+                uplink=self._uplink,
+                relays=self._settings.relays,
             )
             self._tell(plan)
             async with asyncio.timeout(self._settings.start_timeout.total_seconds()):
@@ -261,7 +276,10 @@ class Zygote:
             self._serves = True
             self._ready.set_result(None)
         elif news.refused is not None:
-            self._die(news.refused)
+            self._die(news.refused, news.layer)
+        elif news.relays:
+            targets = zip(fds, self._settings.relays, strict=True)
+            self._relays = [Relay(socket.socket(fileno=fd), host, port) for fd, (host, port) in targets]
         elif news.born is not None:
             self._on_birth(news.born, fds)
         elif news.stillborn is not None:
@@ -350,16 +368,21 @@ class Zygote:
         words = (self._process.stderr.read() or b"").decode("utf-8", "replace").split()
         return "the zygote ended unexpectedly" + (f": {' '.join(words)[-500:]}" if words else "")
 
-    def _die(self, reason: str) -> None:
+    def _let_go(self) -> None:
+        self._loop.remove_reader(self._control.fileno())
+        self._control.close()
+        for relay in self._relays:
+            relay.close()
+        if self._refill is not None:
+            self._refill.cancel()
+
+    def _die(self, reason: str, layer: str | None = None) -> None:
         if not self.alive:
             return
         self.alive = False
-        self._loop.remove_reader(self._control.fileno())
-        self._control.close()
-        if self._refill is not None:
-            self._refill.cancel()
+        self._let_go()
         if not self._ready.done():
-            self._ready.set_exception(SandboxUnavailable(reason))
+            self._ready.set_exception(SandboxUnavailable(reason, layer))
         for number, child in tuple(self._born.items()):
             child.note_end(Exit(code=None))
             self._clean(number, child)

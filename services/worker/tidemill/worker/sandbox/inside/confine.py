@@ -1,7 +1,7 @@
 """Layer by layer: what a zygote and its children give up before they meet user code.
 
     launcher   (root only) root folder built, groups cleared, job uid taken        the worker's namespaces
-      unshare user pid mount ipc uts, uid map written; (ordinary user) root folder built
+      unshare user pid mount ipc uts net, uid map written, network set up; (ordinary user) root folder built
     zygote     pid 1 of its pid namespace, all capabilities *in its user namespace*, no-new-privs
       setns back + unshare pid: each fork is pid 1 of a fresh pid namespace
     init       pid 1 of the job: own mount, ipc, uts; private /proc /tmp /job /dev/shm;
@@ -22,8 +22,9 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from . import linux, root, seccomp
+from . import linux, network, root, seccomp
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 PRIVATE_FOLDERS = (("/tmp", "1777"), ("/job", "700"), ("/dev/shm", "1777"))
@@ -39,6 +40,9 @@ REMEDIES = {
     "/proc": f"in a container, an unmasked /proc (Kubernetes: procMount: Unmasked); {USE_PROCESS}",
     "pid namespace": f"in a container, a seccomp profile with setns and unshare; {USE_PROCESS}",
     "private folders": f"allow tmpfs mounts in user namespaces; {USE_PROCESS}",
+    "network": f"in a container, a seccomp profile with unshare; {USE_PROCESS}",
+    "way out of the network": "have a working pasta (package passt) or slirp4netns, and a /dev/net/tun that the worker "
+    "may open",
     "seccomp": "have a kernel with CONFIG_SECCOMP_FILTER",
     "interpreter": "use an interpreter that every user can read, such as /usr/bin/python3",
 }
@@ -48,6 +52,7 @@ class RefusedError(Exception):
     """This layer of the sandbox cannot be had here."""
 
     def __init__(self, layer: str, error: object) -> None:
+        self.layer = layer
         remedy = REMEDIES.get(layer, USE_PROCESS)
         super().__init__(f"sandbox layer {layer!r} is unavailable ({error}); {remedy}")
 
@@ -68,26 +73,47 @@ def become(uid: int) -> None:
     linux.prctl(linux.PR_SET_DUMPABLE, 1)  # changing the uid made our own /proc/self unwritable
 
 
-def launch(mountpoint: str, prefix: str, environment: list[str], job_uid: int) -> None:
+def launch(plan: dict[str, Any], prefix: str, control: socket.socket) -> network.Uplink | None:
     """Bring the launcher into the zygote's namespaces and root folder; its next fork is the zygote."""
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY)
     as_root = os.geteuid() == 0
+    surroundings = network.look_around()
+    relays = network.relays(plan["relays"])
+    uplink = None
+    names = root.Names({relay.name: relay.address for relay in relays}, "")
+    if plan["network"] == "host":
+        names = root.Names({}, None)
+    elif plan["network"] == "all":
+        names = root.Names(names.hosts, network.resolver(surroundings.subnet))
+        uplink = network.Uplink(plan["uplink"], surroundings.subnet, plan["job_uid"], control.fileno(), proc)
+    place = root.Place(plan["mountpoint"], prefix, plan["environment"], names)
     if as_root:
         # Before the uid changes: the interpreter may lie below a folder that only root may enter.
         with layer("root folder"):
             linux.unshare(linux.CLONE_NEWNS)
-            root.enter(mountpoint, prefix, environment)
-        become(job_uid)
+            root.enter(place)
+        become(plan["job_uid"])
     uid, gid = os.geteuid(), os.getegid()
     with layer("user namespace"):
         linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWPID | NAMESPACES)
     with layer("uid map"):
         map_own_ids(proc, uid, gid)
     os.close(proc)
+    if plan["network"] != "host":
+        with layer("network"):
+            linux.unshare(linux.CLONE_NEWNET)
+            listeners = network.settle(surroundings, relays)
+        if uplink is not None:
+            with layer("way out of the network"):
+                uplink.attach()
+        socket.send_fds(control, [b'{"relays":true}'], [each.fileno() for each in listeners])
+        for each in listeners:
+            each.close()
     if not as_root:
         with layer("root folder"):
-            root.enter(mountpoint, prefix, environment)
+            root.enter(place)
+    return uplink
 
 
 def settle() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from . import linux
 
@@ -45,8 +46,25 @@ WRITTEN = {
 _READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 
 
-def enter(mountpoint: str, prefix: str, environment: list[str]) -> None:
-    """Build that root on `mountpoint` and move this process into it; the host's root is gone afterwards."""
+class Names(NamedTuple):
+    """Which names jobs know, and who resolves the others: None is the host's resolver, "" nobody."""
+
+    hosts: dict[str, str]
+    resolver: str | None
+
+
+class Place(NamedTuple):
+    """Where the root is built, and what goes into it."""
+
+    mountpoint: str
+    prefix: str
+    environment: list[str]
+    names: Names
+
+
+def enter(place: Place) -> None:
+    """Build that root on the mountpoint and move this process into it; the host's root is gone afterwards."""
+    mountpoint, prefix, environment, names = place
     linux.mount("", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("tmpfs", mountpoint, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
     os.umask(0o022)
@@ -58,7 +76,7 @@ def enter(mountpoint: str, prefix: str, environment: list[str]) -> None:
         _bind(prefix, mountpoint + prefix)
     for number, library in enumerate(environment):
         _bind(library, f"{mountpoint}/env/{number}")
-    _etc(Path(mountpoint, "etc"))
+    _etc(Path(mountpoint, "etc"), names)
     for device in DEVICES:
         Path(f"{mountpoint}/dev/{device}").touch()
         linux.bind(f"/dev/{device}", f"{mountpoint}/dev/{device}", linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC)
@@ -77,22 +95,32 @@ def _system(folder: Path, mountpoint: str) -> None:
         _bind(str(folder), f"{mountpoint}{folder}")
 
 
-def _etc(etc: Path) -> None:
+def _etc(etc: Path, names: Names) -> None:
     for name, text in WRITTEN.items():
         (etc / name).write_text(text)
     hosts = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n"
     with suppress(OSError):
         hosts += Path("/etc/hosts").read_text()
-    (etc / "hosts").write_text(hosts)
+    ours = "".join(f"{address} {name}\n" for name, address in names.hosts.items() if name != address)
+    (etc / "hosts").write_text(ours + hosts)
     for name in COPIED:
         # What a host lacks, a job lacks as well.
         with suppress(FileNotFoundError, PermissionError):
             content = Path("/etc", name).read_bytes()
             (etc / name).parent.mkdir(exist_ok=True)
             (etc / name).write_bytes(content)
+    if names.resolver is not None:
+        _resolve_by(names.resolver, etc / "resolv.conf")
     for name in BOUND:
         if Path("/etc", name).is_dir():
             _bind(f"/etc/{name}", str(etc / name))
+
+
+def _resolve_by(resolver: str, file: Path) -> None:
+    """Put another resolver into the host's settings."""
+    kept = file.read_text().splitlines() if file.exists() else []
+    lines = [line for line in kept if line.split()[:1] in (["search"], ["options"], ["domain"])]
+    file.write_text("".join(f"{line}\n" for line in [*([f"nameserver {resolver}"] if resolver else []), *lines]))
 
 
 def _bind(source: str, target: str) -> None:

@@ -52,7 +52,7 @@ def main() -> NoReturn:
             become_subreaper(plan)
         preload()
     except confine.RefusedError as refused:
-        tell(control, {"refused": str(refused)})
+        tell(control, {"refused": str(refused), "layer": refused.layer})
         os._exit(1)
     tell(control, {"ready": True})
     Zygote(control, plan).serve()
@@ -60,13 +60,18 @@ def main() -> NoReturn:
 
 def become_pid_one(control: socket.socket, plan: dict[str, Any]) -> None:
     """Return in the zygote; the launcher stays behind only to wait for it."""
-    confine.launch(plan["mountpoint"], str(Path(sys.base_prefix).resolve()), plan["environment"], plan["job_uid"])
+    uplink = confine.launch(plan, str(Path(sys.base_prefix).resolve()), control)
     confine.die_with_parent()  # changing the uid has cleared it
     zygote = os.fork()
     if zygote:
         control.close()
-        _, status = os.waitpid(zygote, 0)
+        # Whoever ends first, the zygote or what connects its network, takes the other along.
+        first, status = os.wait()
+        if uplink is not None and first == zygote:
+            uplink.end()
         os._exit(init.exit_code(status))
+    if uplink is not None:
+        uplink.let_go()
     confine.die_with_parent()
     confine.settle()
 
