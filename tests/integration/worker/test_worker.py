@@ -78,7 +78,7 @@ async def test_a_job_gets_its_arguments_and_gives_its_result_and_log(queue: Queu
     assert json.loads(row["result"]) == {"twice": 42}
     log = await log_of(queue, job)
     assert log.startswith(f"job={job} tag=python3 worker=")
-    assert "isolation=namespaces" in log
+    assert "isolation=full" in log
     assert log.endswith("got 21\n")
 
 

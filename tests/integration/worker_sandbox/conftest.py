@@ -35,12 +35,12 @@ def public_interpreter() -> str:
 @pytest.fixture(scope="module")
 async def fallback(public_interpreter: str) -> AsyncIterator[Scripts]:
     """Scripts in the sandbox of last resort, for hosts that forbid namespaces."""
-    settings = SandboxSettings(isolation="process", interpreter=public_interpreter)
+    settings = SandboxSettings(isolation="reduced", interpreter=public_interpreter)
     async with Sandbox(settings) as sandbox:
         yield Scripts(sandbox, ZygoteKey(workspace="test", interpreter=public_interpreter))
 
 
-@pytest.fixture(params=["namespaces", "process"])
+@pytest.fixture(params=["full", "reduced"])
 def either(request: pytest.FixtureRequest, scripts: Scripts, fallback: Scripts) -> Scripts:
     """Scripts in the one sandbox and in the other."""
-    return scripts if request.param == "namespaces" else fallback
+    return scripts if request.param == "full" else fallback

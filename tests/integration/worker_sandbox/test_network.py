@@ -200,5 +200,5 @@ async def test_a_policy_that_cannot_be_had_is_refused(fallback: Scripts, public_
     error = await fallback.error("def main(): return 1", key=key)
     assert (error["reason"], error["name"]) == ("refused", "NetworkPolicyUnavailable")
     with pytest.raises(SandboxUnavailable, match="network policy"):
-        async with Sandbox(SandboxSettings(isolation="process", interpreter=public_interpreter, network="none")):
+        async with Sandbox(SandboxSettings(isolation="reduced", interpreter=public_interpreter, network="none")):
             pass

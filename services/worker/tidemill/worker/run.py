@@ -135,6 +135,7 @@ async def _prepare(ctx: Context, claim: Claim) -> Execution:
             tmp_bytes=settings.job_disk_bytes,
             file_bytes=settings.job_disk_bytes,
             log_bytes=settings.job_log_bytes,
+            output_bytes=settings.job_output_bytes,
             result_bytes=settings.job_result_bytes,
         ),
     )

@@ -20,11 +20,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     worker_group: Annotated[str, doc("a name for workers of the same kind", pattern="^[a-z0-9-]{1,40}$")] = "default"
     worker_drain: Annotated[timedelta, doc("how long running jobs may go on after SIGTERM")] = timedelta(seconds=10)
     isolation: Annotated[
-        Literal["namespaces", "process"],
+        Literal["auto", "full", "pod", "reduced"],
         doc(
-            "namespaces: own user, pid, mount, ipc and uts namespaces; process: limits only, where those are forbidden"
+            "full: namespaces, own root folder, no capabilities, seccomp, limits; pod: the same but for /proc, in "
+            "containers that mask it; reduced: Landlock, seccomp, limits; auto: the first of these that this host gives"
         ),
-    ] = "namespaces"
+    ] = "auto"
     api_url: Annotated[str, doc("where jobs reach the api, without /api", pattern="^https?://[^ ]+[^/ ]$")] = (
         "http://localhost:8000"
     )
@@ -46,6 +47,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     job_processes: Annotated[int, doc("processes of a job", ge=1)] = 256
     job_log: Annotated[int, doc("log of a job in KiB; what goes beyond is dropped, and said so", ge=1)] = 16384
+    job_output: Annotated[int, doc("output of a job in MiB; one that writes more is ended", ge=1)] = 1024
     job_result: Annotated[int, doc("result of a job in KiB; one that is larger fails the job", ge=1)] = 16384
     job_disk: Annotated[int, doc("space of a job in /tmp and /job, in MiB each", ge=1)] = 512
     idle_children: Annotated[int, doc("sandboxed interpreters kept ready for each workspace", ge=1, le=64)] = 2
@@ -53,6 +55,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def job_log_bytes(self) -> int:
         return self.job_log * 1024
+
+    @property
+    def job_output_bytes(self) -> int:
+        return self.job_output * _MEBI
 
     @property
     def job_result_bytes(self) -> int:

@@ -10,7 +10,10 @@ import msgspec
 from tidemill.worker.sandbox.execution import Ending, Limits, Reason
 from tidemill.worker.sandbox.groups import Figures
 
-_FROM_CHILD: tuple[Reason, ...] = ("returned", "raised", "exit_code", "killed", "result_limit", "refused")
+_FROM_CHILD: tuple[Reason, ...] = (
+    "returned", "raised", "exit_code", "killed", "memory", "files", "disk", "result_limit", "refused",
+)  # fmt: skip
+LIMITS: tuple[Reason, ...] = ("memory", "processes", "files", "disk", "output", "timeout", "result_limit")
 _WHY_UNKNOWN: tuple[Reason, ...] = ("raised", "exit_code", "killed")
 
 
@@ -77,6 +80,8 @@ def failed(
     error: dict[str, str | int] = {"name": name, "message": message}
     if exit_code is not None:
         error["exit_code"] = exit_code
+    if reason in LIMITS:
+        error["reason"] = reason
     result = msgspec.Raw(msgspec.json.encode({"error": error}))
     return Ending(success=False, result=result, reason=reason, memory_peak_kb=peak_kb)
 
@@ -122,6 +127,10 @@ def timed_out(after: timedelta) -> Ending:
 
 def canceled() -> Ending:
     return failed("canceled", "Canceled", "Job canceled")
+
+
+def too_much_output(limit: int) -> Ending:
+    return failed("output", "ExecutionErr", f"the job wrote more than {limit} bytes of output and was killed")
 
 
 def too_large(limit: int) -> Ending:

@@ -63,6 +63,8 @@ class Child:
         self._frame_limit = _SMALL_FRAME
         self._result_limit = 0
         self._output: Output | None = None
+        self._heard = 0
+        self._output_limit = 0
         self._never_read = False
         for fd in (sock.fileno(), output):
             os.set_blocking(fd, False)
@@ -72,6 +74,7 @@ class Child:
         """Return how the job ended, after all that it wrote until then has been heard."""
         output = self._output = Output(limits.log_bytes, limits.result_bytes, on_log, on_stream)
         self._result_limit = limits.result_bytes
+        self._output_limit = limits.output_bytes
         self._frame_limit = limits.result_bytes + _SMALL_FRAME
         self._loop.add_reader(self._output_fd, self._on_output)
         self._send(len(order).to_bytes(_HEAD, "big") + order)
@@ -84,7 +87,7 @@ class Child:
             ending = await self._ending
             if ending is None:
                 ending = self._explain()
-            elif ending.reason in ("timeout", "canceled"):
+            elif ending.reason in ("timeout", "canceled", "output"):
                 await self._killed()
             self._drain(output)
             figures = self.figures()
@@ -237,14 +240,22 @@ class Child:
         """Take what the pipe holds now, one read of it; return whether there may be more."""
         try:
             if output.truncated:
-                return bool(os.splice(self._output_fd, _devnull(), 1 << 20))
+                return self._count(os.splice(self._output_fd, _devnull(), 1 << 20))
             data = os.read(self._output_fd, _READ)
         except BlockingIOError:
             return True
+        self._count(len(data))
         output.feed(data)
         if output.stream_overflow:
             self._conclude(answers.too_large(self._result_limit))
         return bool(data)
+
+    def _count(self, heard: int) -> bool:
+        """End a job that writes without end; return whether there may be more."""
+        self._heard += heard
+        if self._heard > self._output_limit:
+            self._conclude(answers.too_much_output(self._output_limit))
+        return heard > 0
 
     def _drain(self, output: Output) -> None:
         """Hear what was written before the answer; a pipe holds 64 KiB, and who still writes is not listened to."""

@@ -14,6 +14,9 @@ Reason = Literal[
     "killed",  # a signal ended it: a segmentation fault, its own doing
     "memory",  # it needed more memory than it may have
     "processes",  # it wanted more processes than it may have
+    "files",  # it opened or made more files than it may have
+    "disk",  # its files are larger than they may be, one of them or all together
+    "output",  # it wrote more output than is listened to
     "timeout",  # wall_time was over
     "canceled",  # the cancel event was set
     "result_limit",  # its result, or what it streamed, is larger than result_bytes
@@ -27,7 +30,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     `memory_bytes` counts for the whole job, its files in /tmp and /job included, where there are control groups, and
     for each process everywhere: as RLIMIT_DATA, what it may write to, not the address space that runtimes reserve.
     `processes` counts for the whole job in namespaces or control groups, `cpu_percent` (100 is one core) in groups.
-    `tmp_bytes` is the size of each of /tmp, /job and /dev/shm. Beyond `log_bytes` the log is cut and the job goes on.
+    `tmp_bytes` is the size of each of /tmp, /job and /dev/shm. Beyond `log_bytes` the log is cut and the job goes on,
+    until it has written `output_bytes` in all.
     """
 
     wall_time: timedelta = timedelta(minutes=15)
@@ -38,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int = 2 << 30
     tmp_bytes: int = 512 << 20
     log_bytes: int = 16 << 20
+    output_bytes: int = 1 << 30
     result_bytes: int = 64 << 20
 
 

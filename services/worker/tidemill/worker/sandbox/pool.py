@@ -3,12 +3,10 @@
     with Sandbox(settings) ── run(key, execution) ──▶ zygote of that key ──▶ idle child ──▶ Ending
                                  (started on demand, least recently used closed beyond max_zygotes)
 
-Isolation "namespaces" needs no root: user, pid, mount, ipc and uts namespaces, an own read-only root, no capabilities,
-no-new-privs, limits. "process" is the explicit fallback where the host forbids namespaces: an own session, limits,
-no-new-privs, another uid when we are root; `isolation` says what is missing then. A zygote has a network of its own,
-from which only the api can be reached, or everything but this host by pasta or slirp4netns; without such a tool the
-policy "all" means the host's network, which is said, and so is the fallback's.
-A whole job's memory, processes and share of the processors are bounded by control groups where we may make them.
+Which tier of isolation is in force is found out by trying, the strictest first (see tiers.py); none needs root.
+A zygote has a network of its own, from which only the api can be reached, or everything but this host by pasta or
+slirp4netns; without such a tool the policy "all" means the host's network. A whole job's memory, processes and share of
+the processors are bounded by control groups where we may make them. `isolation` says what is in force and what is not.
 
 When a zygote dies, jobs that ran in it end as "killed", those that had not begun get another child, and the zygote is
 started again with back-off. A child that dies idle is replaced. When this process dies, in whatever way, everything
@@ -24,7 +22,7 @@ import random
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -34,12 +32,13 @@ from typing import Self
 import msgspec
 
 from tidemill.worker.executors import EXECUTORS
-from tidemill.worker.sandbox import answers
+from tidemill.worker.sandbox import answers, tiers
 from tidemill.worker.sandbox.child import NeverStartedError
 from tidemill.worker.sandbox.execution import Ending, Execution, Order, Room, room
 from tidemill.worker.sandbox.groups import Groups
+from tidemill.worker.sandbox.inside import linux
 from tidemill.worker.sandbox.output import Hear
-from tidemill.worker.sandbox.settings import Network, SandboxSettings, SandboxUnavailable, ZygoteKey
+from tidemill.worker.sandbox.settings import Network, SandboxSettings, SandboxUnavailable, Tier, ZygoteKey
 from tidemill.worker.sandbox.zygote import Zygote
 
 __all__ = ["Sandbox", "SandboxSettings", "SandboxUnavailable", "ZygoteKey"]
@@ -48,7 +47,7 @@ _SCRATCH = "tidemill-sandbox-"
 
 log = logging.getLogger(__name__)
 
-NO_OWN_NETWORK = "the network policy of this job is none, and this worker cannot give it a network of its own"
+NO_OWN_NETWORK = "the network policy none cannot be had here: no job gets a network of its own"
 ATTEMPTS = 3
 FIRST_BACKOFF = timedelta(milliseconds=100)
 LONGEST_BACKOFF = timedelta(seconds=30)
@@ -68,17 +67,29 @@ class Sandbox:
         self.groups = Groups()
         self.uplink: str | None = None
         self._has_own_network = False
+        self._lacking: tuple[str, ...] = ()  # layers that the kernel lacks
+        self.tier: Tier = "full"
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Return the layers that jobs go without here."""
+        return (
+            *tiers.LOST[self.tier],
+            *self._lacking,
+            *(() if self.uplink else ("own network",)),
+            *(f"cgroup {controller}" for controller in self.groups.missing),
+        )
 
     @property
     def isolation(self) -> str:
-        """Return what is in force, and in the fallback also what is missing, in one line."""
-        group = f"+{self.groups.layer}" if self.groups.layer else ""
-        if self._settings.isolation == "namespaces":
-            network = "" if self.uplink else "; missing: own network for policy all"
-            return f"namespaces(user,pid,mount,ipc,uts)+rlimits+no-new-privs{group}{network}"
-        who = f"uid {self._settings.job_uid}" if os.geteuid() == 0 else "the worker's own uid"
-        missing = "missing: namespaces(user,pid,mount,ipc,uts), own root folder"
-        return f"process(session,{who})+rlimits+no-new-privs{group}; {missing}"
+        """Return what is in force and what is missing, in one line."""
+        layers = [*tiers.LAYERS[self.tier]]
+        layers += [] if "seccomp" in self._lacking else ["seccomp"]
+        layers += ["landlock"] if self.tier == "reduced" and "landlock" not in self._lacking else []
+        layers += ["network"] if self.uplink else []
+        layers += [self.groups.layer] if self.groups.layer else []
+        gone = f"; missing: {', '.join(self.missing)}" if self.missing else ""
+        return f"{self.tier}({' '.join(layers)}){gone}"
 
     async def __aenter__(self) -> Self:
         """Prove that a child can be had, or raise SandboxUnavailable with one line that says why not."""
@@ -86,8 +97,7 @@ class Sandbox:
             _forget_abandoned()
         self._scratch = Path(self._settings.scratch or tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
         (self._scratch / "root").mkdir(exist_ok=True)
-        if self._settings.isolation == "process":
-            self._scratch.chmod(0o711)
+        self._scratch.chmod(0o711)  # in the reduced tier jobs have their folders below it
         await self.groups.open()
         try:
             await self._prove()
@@ -113,32 +123,56 @@ class Sandbox:
         self._forget_scratch()
 
     async def _prove(self) -> None:
-        """Start a child with all that there may be, then with less, and remember what had to be left out."""
-        if self._settings.isolation == "namespaces":
-            for uplink in filter(None, map(shutil.which, self._settings.uplinks)):
-                self.uplink = uplink
-                try:
-                    await self._try("all")
-                except SandboxUnavailable as error:
-                    self.uplink = None
-                    if error.layer != "way out of the network":
-                        break
-                    log.warning("no way out of a network of its own", extra={"tool": uplink, "error": str(error)})
-                else:
-                    self._has_own_network = True
-                    return
+        """Find the strictest tier that this host gives, or prove the one asked for, and say what is missing."""
+        wanted = self._settings.isolation
+        candidates = tiers.STRICTEST_FIRST if wanted == "auto" else (wanted,)
+        for self.tier in candidates:
             try:
-                await self._try("none")
-                self._has_own_network = True
+                await (self._prove_shared() if self.tier == "reduced" else self._prove_networks())
+                break
             except SandboxUnavailable as error:
-                if error.layer != "network" or self._settings.network == "none":
+                if error.layer is None or self.tier == candidates[-1]:
                     raise
-        elif self._settings.network == "none":
-            raise SandboxUnavailable('the network policy "none" needs isolation "namespaces"', "network")
+                log.warning("a tier of isolation cannot be had", extra={"tier": self.tier, "error": str(error)})
+        if self.tier == "reduced" and os.geteuid() != 0:
+            linux.prctl(linux.PR_SET_DUMPABLE, 0)  # jobs are of our own uid then
+        remedies = "; ".join(f"{layer}: {tiers.remedy(self.tier, layer)}" for layer in self.missing)
+        log.log(
+            logging.WARNING if remedies else logging.INFO,
+            "isolation is in force",
+            extra={"tier": self.tier, "isolation": self.isolation, "remedies": remedies},
+        )
+
+    async def _prove_networks(self) -> None:
+        """Start a child in namespaces, connected by the first tool that works, or by none."""
+        for uplink in filter(None, map(shutil.which, self._settings.uplinks)):
+            self.uplink = uplink
+            try:
+                await self._try("all")
+            except SandboxUnavailable as error:
+                self.uplink = None
+                if error.layer != "way out of the network":
+                    raise
+                log.warning("a network of its own has no way out", extra={"tool": uplink, "error": str(error)})
+            else:
+                self._has_own_network = True
+                return
+        try:
+            await self._try("none")
+            self._has_own_network = True
+        except SandboxUnavailable as error:
+            if error.layer != "network" or self._settings.network == "none":
+                raise
+            await self._try("all")
+
+    async def _prove_shared(self) -> None:
+        if self._settings.network == "none":
+            raise SandboxUnavailable(f"{NO_OWN_NETWORK}: it needs the tier full or pod", "network")
         await self._try("all")
 
     async def _try(self, network: Network) -> None:
         zygote = await self._start(ZygoteKey(workspace="", interpreter=self._settings.interpreter, network=network))
+        self._lacking = zygote.missing
         try:
             zygote.release(await zygote.take(Room()))
         finally:
@@ -222,7 +256,7 @@ class Sandbox:
             log.error("a zygote could not be started", extra={"workspace": key.workspace, "reason": str(error)})
 
     async def _start(self, key: ZygoteKey) -> Zygote:
-        zygote = Zygote(key, self._settings, self._scratch, self.groups, self.uplink, self._on_death)
+        zygote = Zygote(key, self._settings, self._scratch, self.groups, self.tier, self.uplink, self._on_death)
         try:
             await zygote.start()
         except SandboxUnavailable:

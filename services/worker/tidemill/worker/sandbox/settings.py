@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-Isolation = Literal["namespaces", "process"]
+Tier = Literal["full", "pod", "reduced"]
+Isolation = Literal["auto", "full", "pod", "reduced"]
 Network = Literal["all", "none"]
 
 JOB_UID = 61184  # the first of the range that systemd calls dynamic: nobody's login
@@ -36,7 +37,7 @@ class ZygoteKey(msgspec.Struct, frozen=True, kw_only=True):
 class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`scratch` is an existing folder that only we write to; without it, one is made in the temporary folder."""
 
-    isolation: Isolation = "namespaces"
+    isolation: Isolation = "auto"
     interpreter: str = msgspec.field(default_factory=own_interpreter)  # what the proof at start is made with
     job_uid: int = JOB_UID  # who jobs are outside the sandbox when we are root
     idle_children: int = 2

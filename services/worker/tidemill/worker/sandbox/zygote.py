@@ -24,7 +24,7 @@ from tidemill.worker.sandbox.child import Child, Exit, NeverStartedError
 from tidemill.worker.sandbox.execution import Room
 from tidemill.worker.sandbox.groups import Groups
 from tidemill.worker.sandbox.relay import Relay
-from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable, ZygoteKey
+from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable, Tier, ZygoteKey
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class News(msgspec.Struct, frozen=True):
     ready: bool = False
     refused: str | None = None
     layer: str | None = None
+    missing: tuple[str, ...] = ()
     relays: bool = False
     born: int | None = None
     stillborn: int | None = None
@@ -81,6 +82,7 @@ class Zygote:
         settings: SandboxSettings,
         scratch: Path,
         groups: Groups,
+        tier: Tier,
         uplink: str | None,
         on_death: Callable[[Zygote], None],
     ) -> None:
@@ -91,7 +93,9 @@ class Zygote:
         self._settings = settings
         self._scratch = scratch
         self._groups = groups
+        self._tier = tier
         self._uplink = uplink
+        self.missing: tuple[str, ...] = ()  # layers that the host's kernel lacks
         self._relays: list[Relay] = []
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
@@ -139,7 +143,7 @@ class Zygote:
         self._loop.add_reader(self._control.fileno(), self._on_control)
         try:
             plan = Plan(
-                isolation=self._settings.isolation,
+                isolation=self._tier,
                 mountpoint=str(self._scratch / "root"),
                 job_uid=self._settings.job_uid,
                 environment=self.key.environment,
@@ -241,7 +245,7 @@ class Zygote:
 
     def _folder(self, number: int) -> str:
         """Return the child's private folder, made, or nothing where it gets file systems of its own."""
-        if self._settings.isolation == "namespaces":
+        if self._tier != "reduced":
             return ""
         folder = self._scratch / f"{self._process.pid}-{number}"
         for path in (folder, folder / "job", folder / "tmp"):
@@ -253,7 +257,7 @@ class Zygote:
     def _clean(self, number: int, child: Child | None = None) -> None:
         if child is not None and child.group is not None:
             self._background(self._groups.remove(child.group))
-        if self._settings.isolation == "process":
+        if self._tier == "reduced":
             folder = self._scratch / f"{self._process.pid}-{number}"
             self._background(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
@@ -274,6 +278,7 @@ class Zygote:
         news = _news.decode(message)
         if news.ready:
             self._serves = True
+            self.missing = news.missing
             self._ready.set_result(None)
         elif news.refused is not None:
             self._die(news.refused, news.layer)

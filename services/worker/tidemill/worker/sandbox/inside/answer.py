@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+LIMITS = ("memory", "files", "disk", "result_limit")  # reasons that an error names, because a limit was the end
+
 
 class Answer(NamedTuple):
     """The outcome with its result as JSON, ready to be put into a frame unparsed."""
@@ -25,6 +27,8 @@ def failure(reason: str, name: str, message: str, *, stack: str | None = None, e
         error["stack"] = legible(stack)
     if exit_code is not None:
         error["exit_code"] = exit_code
+    if reason in LIMITS:
+        error["reason"] = reason
     return Answer(False, reason, json.dumps({"error": error}, ensure_ascii=False).encode())
 
 

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import encode
+from . import encode, room
 from .answer import Answer, failure, too_large
 
 Emit = Callable[[str], None]
 
 BASH = "/bin/bash"
 TAIL_BYTES = 2000
+TOO_LARGE_A_FILE = 128 + signal.SIGXFSZ
 _CHUNK = 65536
 _LEFT_IN_PIPES = 1 << 20
 
@@ -124,7 +125,8 @@ def failed(code: int, heard: Heard) -> Answer:
     what = f"exit code {exit_code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
     tail = heard.tail.decode("utf-8", "replace").strip()
     message = f"{what}, last log lines:\n{tail}" if tail else what
-    return failure("exit_code" if code > 0 else "killed", "ExecutionErr", message, exit_code=exit_code)
+    reason = "disk" if exit_code == TOO_LARGE_A_FILE else room.exhausted()
+    return failure(reason or ("exit_code" if code > 0 else "killed"), "ExecutionErr", message, exit_code=exit_code)
 
 
 def collect(folder: str, heard: Heard, result_bytes: int) -> Answer:

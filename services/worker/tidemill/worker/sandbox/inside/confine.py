@@ -24,23 +24,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import linux, network, root, seccomp
+from . import landlock, linux, network, root, seccomp
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 PRIVATE_FOLDERS = (("/tmp", "1777"), ("/job", "700"), ("/dev/shm", "1777"))
 INODES = 200_000
+ENOUGH_LANDLOCK = 6
 
-USE_PROCESS = 'or choose isolation "process"'
+USE_REDUCED = "or choose TIDEMILL_ISOLATION=reduced"
 REMEDIES = {
     "user namespace": "allow them by sysctl: user.max_user_namespaces, kernel.unprivileged_userns_clone=1 (Debian), "
     "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); in a container, by a seccomp profile with unshare; "
-    f"{USE_PROCESS}",
-    "root folder": f"have Linux 5.12 or newer; in a container, a seccomp profile with mount, pivot_root; {USE_PROCESS}",
-    "uid map": f"allow this user to map itself in /proc/self/uid_map; {USE_PROCESS}",
-    "/proc": f"in a container, an unmasked /proc (Kubernetes: procMount: Unmasked); {USE_PROCESS}",
-    "pid namespace": f"in a container, a seccomp profile with setns and unshare; {USE_PROCESS}",
-    "private folders": f"allow tmpfs mounts in user namespaces; {USE_PROCESS}",
-    "network": f"in a container, a seccomp profile with unshare; {USE_PROCESS}",
+    f"{USE_REDUCED}",
+    "root folder": f"have Linux 5.12 or newer; in a container, a seccomp profile with mount, pivot_root; {USE_REDUCED}",
+    "uid map": f"allow this user to map itself in /proc/self/uid_map; {USE_REDUCED}",
+    "/proc": "in a container, an unmasked /proc (Kubernetes: procMount: Unmasked), or choose TIDEMILL_ISOLATION=pod",
+    "pid namespace": f"in a container, a seccomp profile with setns and unshare; {USE_REDUCED}",
+    "private folders": f"allow tmpfs mounts in user namespaces; {USE_REDUCED}",
+    "network": f"in a container, a seccomp profile with unshare; {USE_REDUCED}",
     "way out of the network": "have a working pasta (package passt) or slirp4netns, and a /dev/net/tun that the worker "
     "may open",
     "seccomp": "have a kernel with CONFIG_SECCOMP_FILTER",
@@ -53,7 +54,7 @@ class RefusedError(Exception):
 
     def __init__(self, layer: str, error: object) -> None:
         self.layer = layer
-        remedy = REMEDIES.get(layer, USE_PROCESS)
+        remedy = REMEDIES.get(layer, USE_REDUCED)
         super().__init__(f"sandbox layer {layer!r} is unavailable ({error}); {remedy}")
 
 
@@ -116,22 +117,27 @@ def launch(plan: dict[str, Any], prefix: str, control: socket.socket) -> network
     return uplink
 
 
-def settle() -> None:
+def settle(*, own_proc: bool) -> None:
     """Make the zygote at home in its pid namespace."""
-    with layer("/proc"):
-        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    if own_proc:
+        mount_proc()
     socket.sethostname(root.HOSTNAME)
 
 
-def isolate(tmp_bytes: int) -> None:
+def mount_proc() -> None:
+    with layer("/proc"):
+        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+
+
+def isolate(tmp_bytes: int, *, own_proc: bool) -> None:
     """Everything that a child gives up once and for all, in the moment after its fork and before any job."""
     with layer("private folders"):
         linux.unshare(NAMESPACES)
         for folder, mode in PRIVATE_FOLDERS:
             options = f"mode={mode},size={tmp_bytes},nr_inodes={INODES}"
             linux.mount("tmpfs", folder, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
-    with layer("/proc"):
-        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    if own_proc:
+        mount_proc()
     linux.prctl(linux.PR_SET_DUMPABLE, 1)  # the zygote is not, and only a dumpable process owns its /proc/self
     _write("/proc/self/oom_score_adj", "1000")  # when memory runs out, jobs go first
     proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY)
@@ -140,10 +146,28 @@ def isolate(tmp_bytes: int) -> None:
         linux.unshare(linux.CLONE_NEWUSER)
     with layer("uid map"):
         map_own_ids(proc, uid, gid)
-        _write("/proc/sys/user/max_user_namespaces", "0")
+        if own_proc:  # another's is read-only in containers; the filter of system calls says the same once more
+            _write("/proc/sys/user/max_user_namespaces", "0")
     os.close(proc)
     linux.drop_capabilities()
     refuse_calls()
+
+
+def reduce(folder: str, readable: list[str]) -> None:
+    """What there is where namespaces can't be had: see only what a job needs, call only what a job may."""
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    if landlock.version():
+        with layer("landlock"):
+            landlock.restrict([folder], readable)
+    refuse_calls()
+
+
+def missing(isolation: str) -> list[str]:
+    """Return the layers that this kernel or architecture does not have and a job goes without."""
+    gone = [] if seccomp.FILTER is not None else ["seccomp"]
+    if isolation == "reduced" and landlock.version() < ENOUGH_LANDLOCK:
+        gone.append("landlock for signals" if landlock.version() else "landlock")
+    return gone
 
 
 def refuse_calls() -> None:

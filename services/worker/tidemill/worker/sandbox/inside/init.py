@@ -1,7 +1,7 @@
 """The first process of a child: confines itself, forks the job, and stays as pid 1 until the job has ended.
 
 User code is not pid 1 itself: the kernel shields pid 1 from signals that a program sends to itself, and pid 1 inherits
-orphans. When this process ends, the kernel kills everything in its pid namespace. In "process" isolation there is
+orphans. When this process ends, the kernel kills everything in its pid namespace. In "reduced" isolation there is
 no such namespace, so the child is the job itself and the zygote clears up after it.
 """
 
@@ -12,7 +12,9 @@ import json
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import confine, frames, job, linux
@@ -21,23 +23,20 @@ _SOCKET = 3
 FAILED = 70
 
 
-def live(
-    sock: socket.socket, output: int, order: dict[str, Any], environment: list[str], *, in_namespaces: bool
-) -> NoReturn:
+def live(sock: socket.socket, output: int, order: dict[str, Any], environment: list[str], isolation: str) -> NoReturn:
     """Never return: this process is the child from here on."""
     try:
         sock = own_descriptors(sock, output)
         os.setsid()
         if not sock.recv(1):  # the worker puts us into a control group first
             os._exit(0)
-        if in_namespaces:
-            confine.isolate(order["tmp_bytes"])
+        if isolation != "reduced":
+            confine.isolate(order["tmp_bytes"], own_proc=isolation == "full")
             stay_while(os.fork())
             os.setsid()
         else:
             confine.die_with_parent()
-            linux.prctl(linux.PR_SET_DUMPABLE, 1)
-            confine.refuse_calls()
+            confine.reduce(order["folder"], [str(Path(sys.base_prefix).resolve()), *environment])
         gc.enable()
         job.run_one(sock, order["folder"], environment)
     except BaseException as error:  # nothing may run past this point: the zygote's own loop is above

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from . import bash, confine, frames, python
+from . import bash, confine, frames, python, room
 from .answer import Answer
 
 Emit = Callable[[str], None]
@@ -34,6 +34,7 @@ def run_one(sock: socket.socket, folder: str, environment: list[str]) -> NoRetur
     """Get ready, say so, take one job and end; the worker's going away ends it as well."""
     place = Place(f"{folder}/job", f"{folder}/tmp")
     os.chdir(place.job)
+    room.watch(place.job, place.tmp, "/dev/shm")
     os.umask(0o022)
     forget_ourselves(place, environment)
     # The first run touches, and so copies, hundreds of memory pages: better now than when somebody waits.

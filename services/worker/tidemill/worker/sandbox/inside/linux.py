@@ -96,6 +96,12 @@ def prctl(option: int, argument: int = 0, pointed: bytes | None = None) -> None:
     _check(_libc.prctl(option, argument, third, 0, 0), f"prctl {option}")
 
 
+def syscall(number: int, *arguments: int | bytes) -> int:
+    """Call the kernel by number; bytes are passed by their address. Below 0 it has failed and errno says why."""
+    given = (ctypes.c_char_p(each) if isinstance(each, bytes) else ctypes.c_long(each) for each in arguments)
+    return int(_libc.syscall(ctypes.c_long(number), *given))
+
+
 def drop_capabilities() -> None:
     """Give up every capability, for this process and for whatever it will execute."""
     for capability in range(_CAPABILITIES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import os
 import random
@@ -15,12 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import arguments, encode
+from . import arguments, encode, room
 from .answer import Answer, failure
 
 Emit = Callable[[str], None]
 
 MODULE = "main"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 REHEARSAL = "import json\n\ndef main(x: int = 1, **rest):\n    print(end='')\n    return {'x': x, 'rest': rest}\n"
 
 
@@ -118,8 +120,19 @@ def raised(error: BaseException, path: str) -> Answer:
         message = str(error)
         stack = "".join(traceback.TracebackException(type(error), error, frames).format())
     except BaseException as second:
-        return failure("raised", name, f"the exception cannot be shown: {type(second).__name__}", stack="")
-    return failure("raised", name, message, stack=stack)
+        return failure(reason_of(error), name, f"the exception cannot be shown: {type(second).__name__}", stack="")
+    return failure(reason_of(error), name, message, stack=stack)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return which limit an exception tells of, or that it was merely raised."""
+    if isinstance(error, MemoryError):
+        return "memory"
+    if not isinstance(error, OSError) or error.errno is None:
+        return "raised"
+    if error.errno in FULL:
+        return room.exhausted() or "disk"
+    return "disk" if error.errno == errno.EFBIG else "files" if error.errno == errno.EMFILE else "raised"
 
 
 def finish() -> None:

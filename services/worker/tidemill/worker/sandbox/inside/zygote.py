@@ -5,7 +5,7 @@
        └──────────────────── answer on the job socket ─────────────────┘
 
 It speaks SOCK_SEQPACKET messages of JSON and holds one thread. When the control socket closes, however the worker
-died, it ends; being pid 1 of a pid namespace, its end is the end of every child and all that they started. In "process"
+died, it ends; being pid 1 of a pid namespace, its end is the end of every child and all that they started. In "reduced"
 isolation it is a subreaper instead, and kills whatever a finished child leaves behind before it reports the end.
 """
 
@@ -46,15 +46,15 @@ def main() -> NoReturn:
     if plan is None:
         os._exit(0)
     try:
-        if plan["isolation"] == "namespaces":
-            become_pid_one(control, plan)
-        else:
+        if plan["isolation"] == "reduced":
             become_subreaper(plan)
+        else:
+            become_pid_one(control, plan)
         preload()
     except confine.RefusedError as refused:
         tell(control, {"refused": str(refused), "layer": refused.layer})
         os._exit(1)
-    tell(control, {"ready": True})
+    tell(control, {"ready": True, "missing": confine.missing(plan["isolation"])})
     Zygote(control, plan).serve()
 
 
@@ -73,7 +73,7 @@ def become_pid_one(control: socket.socket, plan: dict[str, Any]) -> None:
     if uplink is not None:
         uplink.let_go()
     confine.die_with_parent()
-    confine.settle()
+    confine.settle(own_proc=plan["isolation"] == "full")
 
 
 def become_subreaper(plan: dict[str, Any]) -> None:
@@ -107,7 +107,8 @@ class Zygote:
 
     def __init__(self, control: socket.socket, plan: dict[str, Any]) -> None:
         self.control = control
-        self.in_namespaces = plan["isolation"] == "namespaces"
+        self.isolation = plan["isolation"]
+        self.in_namespaces = self.isolation != "reduced"
         self.environment = (
             [f"/env/{number}" for number in range(len(plan["environment"]))]
             if self.in_namespaces
@@ -155,7 +156,7 @@ class Zygote:
             self.tell({"stillborn": number, "error": str(confine.RefusedError("pid namespace", error))})
         else:
             if pid == 0:
-                init.live(theirs, writer, order, self.environment, in_namespaces=self.in_namespaces)
+                init.live(theirs, writer, order, self.environment, self.isolation)
             pidfd = os.pidfd_open(pid)
             self.children[pidfd] = pid, number
             self.poll.register(pidfd, select.POLLIN)
