@@ -28,6 +28,7 @@ LOST: Mapping[Tier, Mapping[str, str]] = {
     "reduced": {
         "namespaces": "allow user namespaces (kernel.unprivileged_userns_clone=1, user.max_user_namespaces, "
         "kernel.apparmor_restrict_unprivileged_userns=0; in a container a seccomp profile with unshare and mount)",
+        "limit of disk space": "allow user namespaces, as above",
     },
 }
 REMEDIES: Mapping[str, str] = {

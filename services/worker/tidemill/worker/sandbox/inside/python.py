@@ -36,6 +36,11 @@ def run(order: dict[str, Any], folder: str, emit: Emit) -> Answer:
     return answer
 
 
+def is_own(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether a script means this to be called: who may choose the name must not choose among its imports."""
+    return name == "main" or (not name.startswith("__") and getattr(function, "__module__", None) == MODULE)
+
+
 def rehearse(folder: str) -> None:
     """Run a trivial script once and leave no trace of it."""
     order = json.loads(json.dumps({"code": REHEARSAL, "entrypoint": "main", "args": {"x": 1, "y": "z"}}))
@@ -49,7 +54,7 @@ def evaluate(code: str, entrypoint: str, args: dict[str, Any], path: str, emit: 
     try:
         module = load(code, path)
         function = getattr(module, entrypoint, None)
-        if not callable(function):
+        if not callable(function) or not is_own(function, entrypoint):
             return failure("raised", "EntrypointNotFound", f"the script defines no function named {entrypoint!r}")
         positional, keywords = arguments.bind(function, args)
         value = gather(function(*positional, **keywords), emit)

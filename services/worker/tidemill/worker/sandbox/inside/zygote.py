@@ -125,6 +125,7 @@ class Zygote:
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
+        os.close(null)
         while True:
             for fd, _ in self.poll.poll():
                 if fd != self.control.fileno():
