@@ -207,7 +207,7 @@ async def test_a16_more_open_files_than_allowed(either: Scripts) -> None:
 async def test_a16_a_line_of_a_gigabyte_is_cut_and_the_job_goes_on(scripts: Scripts, language: str) -> None:
     code = {
         "python3": "import os\ndef main():\n    for _ in range(1 << 14): os.write(1, b'x' * 65536)\n    return 'done'",
-        "bash": "head -c 1073741824 /dev/zero | tr '\\0' x >&2; echo done",
+        "bash": "head -c 1073741824 /dev/zero >&2; echo done",
     }[language]
     run = scripts.start(code, language=language, limits=Limits(log_bytes=100_000, output_bytes=2 << 30))
     ending = await finished(run, 60)

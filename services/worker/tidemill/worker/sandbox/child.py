@@ -15,7 +15,6 @@ import signal
 import socket
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
 
@@ -51,6 +50,7 @@ class Child:
         self.room = room
         self.group: Group | None = None
         self._figures = NOTHING
+        self._succeeded = False
         loop = self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[Exit] = loop.create_future()
@@ -90,6 +90,7 @@ class Child:
             elif ending.reason in ("timeout", "canceled", "output"):
                 await self._killed()
             self._drain(output)
+            self._succeeded = ending.success
             figures = self.figures()
         finally:
             timeout.cancel()
@@ -102,7 +103,11 @@ class Child:
     @property
     def pid(self) -> int:
         """Return the number of its first process on this host, or of nobody when it has gone."""
-        return int(Path(f"/proc/self/fdinfo/{self._pidfd}").read_text().partition("Pid:")[2].split()[0])
+        fd = os.open(f"/proc/self/fdinfo/{self._pidfd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(os.read(fd, 4096).partition(b"Pid:")[2].split()[0])
+        finally:
+            os.close(fd)
 
     def admit(self, group: Group | None) -> None:
         """Let it prepare itself: it is where it shall be."""
@@ -119,7 +124,7 @@ class Child:
     def figures(self) -> Figures:
         """Return what its control group has counted, until now or, once it has ended, at its end."""
         if self.group is not None and not self.ended.done():
-            self._figures = self.group.figures()
+            self._figures = self.group.figures(all_of_them=not self._succeeded)
         return self._figures
 
     def kill(self) -> None:
@@ -142,7 +147,7 @@ class Child:
 
     def note_end(self, exit: Exit) -> None:  # noqa: A002 (it is the word)
         """Take the zygote's report, or the news that the zygote has gone."""
-        if self._output is not None:
+        if self._output is not None and not self._ending.done():
             self.figures()
         if not self.ended.done():
             self.ended.set_result(exit)

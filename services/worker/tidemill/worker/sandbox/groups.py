@@ -92,7 +92,9 @@ class Groups:
         self._parents: Mapping[str, Hierarchy] = {}  # controller -> our parent folder
         self._numbers = itertools.count(1)
         self._held = ExitStack()
+        # Two: who waits for a child must not wait until the last job's processes have gone.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="control-groups")
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="control-groups-removed")
 
     @property
     def layer(self) -> str | None:
@@ -113,8 +115,9 @@ class Groups:
 
     async def close(self) -> None:
         """Remove everything of ours."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown(wait=False)
+        await asyncio.get_running_loop().run_in_executor(self._remover, self._close)
+        for thread in (self._thread, self._remover):
+            thread.shutdown(wait=False)
 
     async def place(self, pid: int, room: Room) -> Group | None:
         """Return a new group with these limits that holds this process, or None where there are no groups."""
@@ -124,7 +127,7 @@ class Groups:
 
     async def remove(self, group: Group) -> None:
         """End whatever is left in it and remove it."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, group.remove)
+        await asyncio.get_running_loop().run_in_executor(self._remover, group.remove)
 
     def _open(self) -> None:
         known = hierarchies(_MOUNTS.read_text(), _OWN.read_text())
@@ -140,7 +143,7 @@ class Groups:
         self._parents = {each: found[each] for each in CONTROLLERS if each in found}
         if self._parents:
             try:
-                self._place(None, Room()).remove()
+                self._place(None, Room(cpu_percent=100)).remove()
             except OSError:
                 self._close()
         self.missing = tuple(each for each in CONTROLLERS if each not in self._parents)
@@ -182,7 +185,11 @@ class Groups:
 
     def _place(self, pid: int | None, room: Room) -> Group:
         name = f"job-{next(self._numbers)}"
-        folders = {each: Hierarchy(at.version, at.own / name) for each, at in self._parents.items()}
+        folders = {
+            each: Hierarchy(at.version, at.own / name)
+            for each, at in self._parents.items()
+            if each != "cpu" or at.version == 2 or room.cpu_percent is not None
+        }
         group = Group(folders)
         try:
             group.make(room)
@@ -213,18 +220,23 @@ class Group:
                 continue
             version, folder = self._at[controller]
             for name, value, needed in files[version]:
-                if needed or (folder / name).exists():
-                    (folder / name).write_text(value)
+                try:
+                    _write(f"{folder}/{name}", value)
+                except FileNotFoundError:
+                    if needed:
+                        raise
 
     def take_in(self, pid: int) -> None:
         if pid <= 0:  # it has gone, and 0 would mean ourselves
             raise ProcessLookupError(pid)
         for folder in self._folders:
-            (folder / "cgroup.procs").write_text(str(pid))
+            _write(f"{folder}/cgroup.procs", str(pid))
 
-    def figures(self) -> Figures:
-        """Return what it has counted until now."""
+    def figures(self, *, all_of_them: bool) -> Figures:
+        """Return what it has counted until now: the peak, and the refusals if anybody asks."""
         peak = self._read("memory", ("memory.max_usage_in_bytes", "memory.peak"))
+        if not all_of_them:
+            return NOTHING._replace(peak_kb=int(peak) // 1024 if peak.strip().isdigit() else None)
         killed = _counter(self._read("memory", ("memory.oom_control", "memory.events")), "oom_kill")
         met = _counter(self._read("pids", ("pids.events", "pids.events")), "max")
         return Figures(int(peak) // 1024 if peak.strip().isdigit() else None, killed > 0, met > 0)
@@ -265,7 +277,7 @@ def limits(room: Room) -> Mapping[str, Mapping[int, Files]]:
         },
         "pids": {1: (("pids.max", processes, True),), 2: (("pids.max", processes, True),)},
         "cpu": {
-            1: (("cpu.cfs_quota_us", str(share), share > 0),),
+            1: (("cpu.cfs_quota_us", str(share), True),),
             2: (("cpu.max", f"{share if share > 0 else 'max'} {_PERIOD}", True),),
         },
     }
@@ -307,7 +319,7 @@ def _remove_tree(parent: Path) -> None:
 def _remove(folder: Path) -> None:
     """Kill who is left in it, wait until they have gone, and remove it."""
     until = time.monotonic() + _REMOVAL.total_seconds()
-    while folder.exists():
+    while True:
         try:
             folder.rmdir()
         except FileNotFoundError:
@@ -317,11 +329,22 @@ def _remove(folder: Path) -> None:
                 return
             _kill(folder)
             time.sleep(0.002)
+        else:
+            return
+
+
+def _write(path: str, text: str) -> None:
+    # Not Path.write_text: that makes a file where there is none, and costs more than what it asks for.
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _kill(folder: Path) -> None:
     with suppress(OSError):
-        (folder / "cgroup.kill").write_text("1")
+        _write(f"{folder}/cgroup.kill", "1")
         return
     with suppress(OSError):
         for pid in (folder / "cgroup.procs").read_text().split():

@@ -17,7 +17,7 @@ import ctypes
 import errno
 import platform
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from . import linux
@@ -119,7 +119,8 @@ TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 LINUX, TELL_ME = 0, 0xFFFFFFFF
 NODE_KIND, CHARACTER_DEVICE, BLOCK_DEVICE = 0o170000, 0o020000, 0o060000
 
-_LOAD, _AND, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x35, 0x06
+_LOAD, _AND, _EQUAL, _ANY_BIT, _AT_LEAST, _JUMP, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x35, 0x05, 0x06
+_FEW = 4
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCHITECTURE = 0, 4
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -138,9 +139,10 @@ def program(machine: str) -> bytes | None:
     code.append((_LOAD, 0, 0, _NUMBER))
     if machine == "x86_64":
         code += [(_AT_LEAST, 0, 1, _X32), _fail(errno.ENOSYS)]
+    blocks: dict[int | None, Code] = {}
     for calls, error in ((DENIED, errno.EPERM), (ABSENT, errno.ENOSYS)):
         for numbers in calls.values():
-            code += _when(getattr(numbers, machine), [_fail(error)])
+            blocks[getattr(numbers, machine)] = [_fail(error)]
     allow = (_RETURN, 0, 0, _ALLOW)
     refuse = _fail(errno.EPERM)
     for numbers, block in (
@@ -151,9 +153,21 @@ def program(machine: str) -> bytes | None:
         (MKNODAT, _nodes(2)),
         (SOCKET, _sockets()),
     ):
-        code += _when(getattr(numbers, machine), block)
-    code.append(allow)
+        blocks[getattr(numbers, machine)] = block
+    code += _search(sorted((number, block) for number, block in blocks.items() if number is not None))
     return b"".join(struct.pack("=HBBI", *each) for each in code)
+
+
+def _search(blocks: Sequence[tuple[int, Code]]) -> Code:
+    """Find the call by halving: the kernel walks the filter once for every call there is when it is installed."""
+    if len(blocks) > _FEW:
+        middle = len(blocks) // 2
+        below, above = _search(blocks[:middle]), _search(blocks[middle:])
+        return [(_AT_LEAST, 0, 1, blocks[middle][0]), (_JUMP, 0, 0, len(below)), *below, *above]
+    code: Code = []
+    for number, block in blocks:
+        code += [(_EQUAL, 0, len(block), number), *block]
+    return [*code, (_RETURN, 0, 0, _ALLOW)]
 
 
 def install(filter_: bytes) -> None:
@@ -190,11 +204,6 @@ def _sockets() -> Code:
         *netlink,
         _fail(errno.EAFNOSUPPORT),
     ]
-
-
-def _when(number: int | None, block: Code) -> Code:
-    """Return the block, jumped over for every other call; it ends in returns."""
-    return [] if number is None else [(_EQUAL, 0, len(block), number), *block]
 
 
 def _argument(position: int) -> tuple[int, int, int, int]:
