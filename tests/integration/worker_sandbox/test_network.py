@@ -73,10 +73,14 @@ async def host() -> AsyncIterator[Host]:
 async def connected(request: pytest.FixtureRequest, host: Host) -> AsyncIterator[Sandbox]:
     """Give a sandbox with each tool that is here, and one without any."""
     uplinks = (request.param,) if request.param else ()
-    async with Sandbox(SandboxSettings(uplinks=uplinks, relays=(("localhost", host.api),))) as sandbox:
+    async with Sandbox(SandboxSettings(uplinks=uplinks, relays=both_names(host))) as sandbox:
         if request.param and sandbox.uplink is None:
             pytest.skip(f"{request.param} cannot connect a network here")
         yield sandbox
+
+
+def both_names(host: Host) -> tuple[tuple[str, int], ...]:
+    return (("localhost", host.api), ("127.0.0.1", host.api))
 
 
 @pytest.mark.parametrize("policy", ["none", "all"])

@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -61,7 +61,7 @@ class News(msgspec.Struct, frozen=True):
     refused: str | None = None
     layer: str | None = None
     missing: tuple[str, ...] = ()
-    relays: bool = False
+    relays: tuple[int, ...] | None = None
     born: int | None = None
     stillborn: int | None = None
     error: str | None = None
@@ -282,9 +282,8 @@ class Zygote:
             self._ready.set_result(None)
         elif news.refused is not None:
             self._die(news.refused, news.layer)
-        elif news.relays:
-            targets = zip(fds, self._settings.relays, strict=True)
-            self._relays = [Relay(socket.socket(fileno=fd), host, port) for fd, (host, port) in targets]
+        elif news.relays is not None:
+            self._on_listeners(news.relays, fds)
         elif news.born is not None:
             self._on_birth(news.born, fds)
         elif news.stillborn is not None:
@@ -292,6 +291,10 @@ class Zygote:
             self._disappoint(SandboxUnavailable(news.error or "no child can be forked"))
         elif news.ended is not None:
             self._on_end(news.ended, Exit(news.code, news.peak_kb))
+
+    def _on_listeners(self, numbers: Sequence[int], fds: list[int]) -> None:
+        for number, fd in zip(numbers, fds, strict=True):
+            self._relays.append(Relay(socket.socket(fileno=fd), *self._settings.relays[number]))
 
     def _on_birth(self, number: int, fds: list[int]) -> None:
         room = self._asked.pop(number)

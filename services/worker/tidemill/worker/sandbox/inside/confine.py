@@ -16,6 +16,7 @@ Every refusal names the layer and the remedy, because that line is what an opera
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -108,8 +109,9 @@ def launch(plan: dict[str, Any], prefix: str, control: socket.socket) -> network
         if uplink is not None:
             with layer("way out of the network"):
                 uplink.attach()
-        socket.send_fds(control, [b'{"relays":true}'], [each.fileno() for each in listeners])
-        for each in listeners:
+        told = json.dumps({"relays": list(listeners)}).encode()
+        socket.send_fds(control, [told], [each.fileno() for each in listeners.values()])
+        for each in listeners.values():
             each.close()
     if not as_root:
         with layer("root folder"):

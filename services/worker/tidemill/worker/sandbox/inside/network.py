@@ -92,22 +92,29 @@ def resolver(subnet: IPv4Network) -> str:
     return str(subnet[3])
 
 
-def settle(surroundings: Surroundings, wanted: Sequence[Relay]) -> list[socket.socket]:
-    """Set up the network that this process has just been given; return the sockets on which the api is awaited."""
+def settle(surroundings: Surroundings, wanted: Sequence[Relay]) -> dict[int, socket.socket]:
+    """Set up the network that this process has just been given; return the sockets on which the api is awaited.
+
+    They are numbered as the relays are; of two names for one address (localhost, 127.0.0.1) the first has it.
+    """
     _raise_loopback()
     for network in (*METADATA, *(f"{address}/32" for address in surroundings.addresses)):
         _refuse_route(IPv4Network(network))
-    listeners = []
-    for relay in wanted:
+    listeners = {}
+    taken = set()
+    for number, relay in enumerate(wanted):
+        if (relay.address, relay.port) in taken:
+            continue
+        taken.add((relay.address, relay.port))
         address = ip_address(relay.address)
-        if not address.is_loopback:
+        if not address.is_loopback and not address.is_unspecified:
             _add_address(relay.address)
         listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((relay.address, relay.port))
         listener.listen(128)
         listener.setblocking(False)
-        listeners.append(listener)
+        listeners[number] = listener
     return listeners
 
 
