@@ -20,6 +20,7 @@ from tidemill.worker.context import Context
 from tidemill.worker.handlers import handlers
 from tidemill.worker.held import Halt, Held
 from tidemill.worker.network import endpoints
+from tidemill.worker.sandbox.execution import Room
 from tidemill.worker.sandbox.pool import Sandbox
 from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable
 from tidemill.worker.settings import WorkerSettings
@@ -87,6 +88,12 @@ async def _sandbox(settings: WorkerSettings) -> AsyncIterator[Sandbox]:
                 isolation=settings.isolation,
                 job_uid=settings.job_uid,
                 idle_children=settings.idle_children,
+                room=Room(
+                    tmp_bytes=settings.job_disk_bytes,
+                    memory_bytes=settings.job_memory_bytes,
+                    processes=settings.job_processes,
+                    cpu_percent=settings.job_cpu,
+                ),
                 network=settings.job_network,
                 relays=endpoints((settings.api_url, settings.base_url or settings.api_url)),
             )

@@ -34,7 +34,7 @@ import msgspec
 from tidemill.worker.executors import EXECUTORS
 from tidemill.worker.sandbox import answers, tiers
 from tidemill.worker.sandbox.child import NeverStartedError
-from tidemill.worker.sandbox.execution import Ending, Execution, Order, Room, room
+from tidemill.worker.sandbox.execution import Ending, Execution, Order, room
 from tidemill.worker.sandbox.groups import Groups
 from tidemill.worker.sandbox.inside import linux
 from tidemill.worker.sandbox.output import Hear
@@ -174,7 +174,7 @@ class Sandbox:
         zygote = await self._start(ZygoteKey(workspace="", interpreter=self._settings.interpreter, network=network))
         self._lacking = zygote.missing
         try:
-            zygote.release(await zygote.take(Room()))
+            zygote.release(await zygote.take(self._settings.room))
         finally:
             await zygote.close()
 
@@ -241,7 +241,7 @@ class Sandbox:
         async def start() -> Zygote:
             await asyncio.sleep(self._backoff(key))
             zygote = self._zygotes[key] = await self._start(key)
-            zygote.prepare(Room())
+            zygote.prepare(self._settings.room)
             self._close_superfluous()
             asyncio.get_running_loop().call_later(GRACE.total_seconds() + 0.1, self._close_superfluous)
             return zygote

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from tidemill.worker.sandbox.execution import Room
+
 Tier = Literal["full", "pod", "reduced"]
 Isolation = Literal["auto", "full", "pod", "reduced"]
 Network = Literal["all", "none"]
@@ -41,6 +43,7 @@ class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
     interpreter: str = msgspec.field(default_factory=own_interpreter)  # what the proof at start is made with
     job_uid: int = JOB_UID  # who jobs are outside the sandbox when we are root
     idle_children: int = 2
+    room: Room = Room()  # what the first children are made for, before any job has said what it needs
     max_zygotes: int = 8
     network: Network = "all"  # of jobs that do not ask for less; a sandbox that cannot give it is not opened
     uplinks: tuple[str, ...] = ("pasta", "slirp4netns")  # what connects a network of its own, the best first
