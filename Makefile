@@ -18,7 +18,7 @@ ifeq ($(origin PORT),command line)
 export TIDEMILL_PORT := $(PORT)
 endif
 
-.PHONY: help up test check unit integration e2e chaos bench bench-lock lock generate format clean setup rabbitmq
+.PHONY: help up test check unit integration e2e chaos bench bench-lock lock generate format clean setup provide
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,7 +26,7 @@ help: ## list these targets
 up: setup ## start Tidemill; SHAPE=distributed: one process for each service; PORT=8000; Ctrl-C stops it
 	@exec $(PYTHON_BIN)/tidemill up --shape $(SHAPE)
 
-test: setup rabbitmq check ## check everything and run all tests, with a RabbitMQ of their own
+test: setup provide check ## check everything and run all tests, with a RabbitMQ of their own
 	@$(PYTEST) $(BESIDE) $(QUICK) $(SERVERS)
 	@$(PYTEST) $(WHOLE)
 
@@ -39,17 +39,17 @@ check: setup ## look for mistakes without running anything: lint, format, types,
 unit: setup ## run the tests that need no server
 	@$(PYTEST) $(BESIDE) $(QUICK)
 
-integration: setup rabbitmq ## run the tests that need Postgres or RabbitMQ
+integration: setup provide ## run the tests that need Postgres or RabbitMQ
 	@$(PYTEST) $(BESIDE) $(SERVERS)
 
-e2e: setup rabbitmq ## drive a whole installation by its clients, in both shapes
+e2e: setup provide ## drive a whole installation by its clients, in both shapes
 	@$(PYTEST) $(wildcard tests/e2e)
 
-chaos: setup rabbitmq ## kill, freeze, cut off and restart a whole installation, and see that it keeps its word
+chaos: setup provide ## kill, freeze, cut off and restart a whole installation, and see that it keeps its word
 	@$(PYTEST) $(wildcard tests/chaos)
 
 # SHAPE has a default for `make up`; only one that somebody has chosen is meant for us.
-bench: setup rabbitmq ## measure all beside other engines; ONLY=p1,p4 SHAPE=all-in-one PEERS=none SAMPLES=100 for parts
+bench: setup provide ## measure all beside other engines; ONLY=p1,p4 SHAPE=all-in-one PEERS=none SAMPLES=100 for parts
 	@$(PYTHON_BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(filter-out file,$(origin SHAPE)),--shape $(SHAPE)) \
 		$(if $(PEERS),--peers $(PEERS)) $(if $(SAMPLES),--samples $(SAMPLES))
 
@@ -75,5 +75,5 @@ clean: ## remove .venv and all caches; the data folder stays
 setup:
 	@deploy/allinone/bootstrap
 
-rabbitmq: setup
+provide: setup
 	@$(PYTHON_BIN)/python -m tidemill.allinone.provide

@@ -1,56 +1,77 @@
-"""Make sure that the tests have a RabbitMQ: the one at TIDEMILL_AMQP_URL, one on this machine, or Debian's package."""
+"""Make sure that the tests have what no wheel brings: a RabbitMQ, and a tool that gives jobs a network of their own.
+
+| what | looked for | else, as root on Debian | else |
+|---|---|---|---|
+| RabbitMQ | TIDEMILL_AMQP_URL, then this machine | its package is installed | one line says what to install, and nothing is tested |
+| network | pasta or slirp4netns on this machine | Debian's passt is installed | the tests that need it are left out and say so |
+"""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tidemill.allinone.rabbitmq import RabbitMqNotFound, find_rabbitmq
 from tidemill.chassis.errors import StartRefused
 
-INSTALL = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "rabbitmq-server")
+INSTALL = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends")
 UPDATE = ("apt-get", "update", "--quiet")
 POLICY = Path("/usr/sbin/policy-rc.d")
+UPLINKS = ("pasta", "slirp4netns")
 
 
 def main() -> None:
-    """Say which RabbitMQ will be used, or end with one line that says what to install."""
+    """Say what will be used, or end with one line that says what to install."""
     try:
-        sys.stdout.write(f"tidemill: {provide(os.environ)}\n")
+        for line in (rabbitmq(os.environ), uplink(os.environ)):
+            sys.stdout.write(f"tidemill: {line}\n")
     except StartRefused as error:
         sys.exit(f"tidemill: {error}")
 
 
-def provide(environment: dict[str, str] | os._Environ[str]) -> str:
+def rabbitmq(environment: Mapping[str, str]) -> str:
     """Return a line that tells which RabbitMQ the tests will use, after installing one where that is needed."""
     if environment.get("TIDEMILL_AMQP_URL"):
         return "tests use the RabbitMQ of TIDEMILL_AMQP_URL"
     try:
         return f"tests use a private node of the RabbitMQ in {find_rabbitmq()}"
     except RabbitMqNotFound:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        if not can_install():
             raise
-    sys.stdout.write("tidemill: installing Debian's package rabbitmq-server ...\n")
-    sys.stdout.flush()
-    install_package({**environment, "DEBIAN_FRONTEND": "noninteractive"})
+    if (reason := install("rabbitmq-server", environment)) is not None:
+        raise StartRefused(f"rabbitmq-server can't be installed ({reason}); install RabbitMQ, or set TIDEMILL_AMQP_URL")
     return f"tests use a private node of the RabbitMQ in {find_rabbitmq()}"
 
 
-def install_package(environment: dict[str, str]) -> None:
-    """Install Debian's package without letting it start a server of its own."""
+def uplink(environment: Mapping[str, str]) -> str:
+    """Return a line that tells what connects the jobs' networks in the tests, after installing it where possible."""
+    reason = "neither pasta nor slirp4netns is here; install passt"
+    if not any(map(shutil.which, UPLINKS)) and can_install():
+        reason = install("passt", environment) or reason
+    tool = next(filter(shutil.which, UPLINKS), None)
+    return f"tests connect jobs' networks by {tool}" if tool else f"tests of jobs' networks are left out: {reason}"
+
+
+def can_install() -> bool:
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def install(package: str, environment: Mapping[str, str]) -> str | None:
+    """Install Debian's package without letting it start a server of its own; return why it could not be done."""
+    sys.stdout.write(f"tidemill: installing Debian's package {package} ...\n")
+    sys.stdout.flush()
+    environment = {**environment, "DEBIAN_FRONTEND": "noninteractive"}
+    command = [*INSTALL, package]
     with no_service_starts():
-        first = subprocess.run(INSTALL, env=environment, capture_output=True, check=False)
-        if first.returncode == 0:
-            return
+        if subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0:
+            return None
         # A fresh image has no lists of packages yet.
         subprocess.run(UPDATE, env=environment, capture_output=True, check=False)
-        second = subprocess.run(INSTALL, env=environment, capture_output=True, text=True, check=False)
-    if second.returncode != 0:
-        reason = (second.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise StartRefused(f"`{' '.join(INSTALL)}` failed ({reason}); install RabbitMQ, or set TIDEMILL_AMQP_URL")
+        second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return None if second.returncode == 0 else (second.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 @contextmanager
