@@ -2,8 +2,8 @@
 
 | what | looked for | else, as root on Debian | else |
 |---|---|---|---|
-| RabbitMQ | TIDEMILL_AMQP_URL, then this machine | its package is installed | one line says what to install, and nothing is tested |
-| network | pasta or slirp4netns on this machine | Debian's passt is installed | the tests that need it are left out and say so |
+| RabbitMQ | TIDEMILL_AMQP_URL, this machine | it is installed | one line says what to install; nothing is tested |
+| network | pasta, slirp4netns | passt is installed | the tests that need it are left out and say so |
 """
 
 import os
