@@ -4,9 +4,11 @@ Whoever may take the ground away, and with it every other test's, gets a piece o
 """
 
 import secrets
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +21,7 @@ from tidemill.scheduler.service import SERVICE as SCHEDULER
 from tidemill.worker.service import SERVICE as WORKER
 
 SCRIPT = "u/boss/greet"
-GREET = "def main(name: str = ''):\n    print('greeting', name)\n    return name"
+GREET = "def main(name: str = ''):\n    print('greeting', name)\n    return {'greeted': name}"
 
 SACRIFICED: Mapping[str, str] = MappingProxyType(
     {
@@ -39,6 +41,8 @@ SACRIFICED: Mapping[str, str] = MappingProxyType(
         "POST /w/{workspace}/scripts/archive/p/{path...}": "it archives the script",
         "POST /w/{workspace}/scripts/archive/h/{hash}": "it archives the script",
         "POST /w/{workspace}/jobs/completed/delete/{id}": "it empties the job",
+        "POST /w/{workspace}/jobs/delete": "it removes the job",
+        "POST /w/{workspace}/jobs_u/queue/cancel_persistent/{path...}": "it cancels all jobs of the script",
     }
 )
 """Routes that would take away what other tests stand on, and how."""
@@ -199,6 +203,53 @@ async def waiting_jobs(api: Api, plot: Plot) -> Good:
     return Good([(await a_waiting_job(api, plot)).named["id"]])
 
 
+async def any_waiting_job(api: Api, plot: Plot) -> Good:
+    await a_waiting_job(api, plot)
+    return Good({"reason": "enough of it"})
+
+
+async def the_job(_: Api, plot: Plot) -> Good:
+    return Good([plot.job])
+
+
+async def the_job_again(_: Api, plot: Plot) -> Good:
+    return Good({"job_ids": [plot.job], "script_options_by_path": {}, "flow_options_by_path": {}})
+
+
+async def jobs_of_scripts_alone(api: Api, _: Plot) -> Good:
+    """The generated client reads no export with a result that is not an object, such as a line of Bash."""
+    return Good(named={"workspace": (await a_plot(api)).workspace})
+
+
+async def an_ended_job(_: Api, plot: Plot) -> Good:
+    began, ended = (datetime.now(UTC) - timedelta(days=days) for days in (2, 1))
+    moments = {"created_at": began.isoformat(), "completed_at": ended.isoformat()}
+    return Good([{**a_foreign_job(plot), **moments, "status": "success", "result": {"greeted": "you"}, "logs": "hi"}])
+
+
+async def an_unfinished_job(_: Api, plot: Plot) -> Good:
+    now = datetime.now(UTC)
+    moments = {"created_at": now.isoformat(), "scheduled_for": (now + timedelta(days=1)).isoformat()}
+    return Good([{**a_foreign_job(plot), **moments}])
+
+
+def a_foreign_job(plot: Plot) -> dict[str, Any]:
+    """Return what is the same of a job from elsewhere, whether it has ended or not."""
+    return {
+        "id": str(uuid.uuid4()),
+        "created_by": "boss",
+        "permissioned_as": "u/boss",
+        "email": plot.who.email,
+        "visible_to_owner": True,
+        "job_kind": "script",
+        "script_path": SCRIPT,
+        "script_hash": plot.version,
+        "language": "python3",
+        "tag": "python3",
+        "args": {"name": "you"},
+    }
+
+
 async def done(call: Awaitable[Answer]) -> None:
     answer = await call
     assert answer.status < 300, answer.text
@@ -236,6 +287,14 @@ GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
         "POST /w/{workspace}/jobs_u/queue/force_cancel/{id}": a_waiting_job,
         "POST /w/{workspace}/jobs/queue/run_now/{id}": a_waiting_job,
         "POST /w/{workspace}/jobs/queue/cancel_selection": waiting_jobs,
+        "POST /w/{workspace}/jobs_u/queue/cancel_persistent/{path...}": any_waiting_job,
+        "GET /w/{workspace}/jobs/queue/scheduled_for/{id}": a_waiting_job,
+        "POST /w/{workspace}/jobs/run/batch_rerun_jobs": the_job_again,
+        "POST /w/{workspace}/jobs/list_selected_job_groups": the_job,
+        "POST /w/{workspace}/jobs/delete": the_job,
+        "GET /w/{workspace}/jobs/completed/export": jobs_of_scripts_alone,
+        "POST /w/{workspace}/jobs/completed/import": an_ended_job,
+        "POST /w/{workspace}/jobs/queue/import": an_unfinished_job,
     }
 )
 """What each route needs that is not on the plot anyhow; a new route with a body gets its line here."""

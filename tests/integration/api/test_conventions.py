@@ -5,16 +5,15 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from tests.integration.api.conftest import Answer, Api, Client, an_api
+from tests.integration.api.conftest import Api, Client, an_api
 from tests.support.database import DatabaseUrls
-from tests.support.waiting import eventually
 from tidemill.api import app as app_module
 from tidemill.api.app import OWN_ROUTES, serving
 from tidemill.api.context import ApiContext
@@ -409,56 +408,3 @@ async def test_a_port_that_is_taken_refuses_the_start_by_its_name(api: Api, toys
     with pytest.raises(StartRefused, match=f"TIDEMILL_PORT={taken} is taken"):
         async with serving(context, TOYS):
             raise AssertionError("it listens twice")
-
-
-async def test_every_change_says_exactly_one_audit_event(api: Api) -> None:
-    admin, name = await api.admin(), f"n{secrets.token_hex(4)}"
-
-    async def count() -> int:
-        return int(await api.look.fetchval("SELECT count(*) FROM audit.entry"))
-
-    async def settled() -> int:
-        await eventually(lambda: api.look.fetchval("SELECT count(*) = 0 FROM bus.outbox"))
-        return await count()
-
-    token = (await admin.post("/users/tokens/create", {})).text
-    ann, home = await api.person("ann"), await api.workspace()
-    bob = await api.person("bob", workspace=home)
-    here, made = f"/w/{home}", f"made-{name}@example.com"
-    role = {"is_admin": False, "operator": False}
-    calls: dict[str, Callable[[], Awaitable[Answer]]] = {
-        "users.login": lambda: api.nobody.post("/auth/login", {"email": admin.email, "password": api.password}),
-        "users.login_failure": lambda: api.nobody.post("/auth/login", {"email": admin.email, "password": "wrong"}),
-        "workspaces.create": lambda: admin.post("/workspaces/create", {"id": name, "name": name}),
-        "users.token.create": lambda: admin.post("/users/tokens/create", {}),
-        "users.token.delete": lambda: admin.delete(f"/users/tokens/delete/{token[:10]}"),
-        "users.add_global": lambda: admin.post("/users/create", {"email": made, "super_admin": False}),
-        "users.update": lambda: admin.post(f"/users/update/{made}", {"name": "New"}),
-        "users.update (a member)": lambda: admin.post(f"{here}/users/update/{bob.username}", {"operator": True}),
-        "users.update (a label)": lambda: bob.post(f"/users/tokens/update_label/{bob.token[:10]}", {"label": "x"}),
-        "users.update (scopes)": lambda: bob.post(f"/users/tokens/update_scopes/{bob.token[:10]}", {}),
-        "users.setpassword": lambda: ann.post("/users/setpassword", {"password": "correct horse"}),
-        "users.setpassword (another's)": lambda: admin.post(
-            f"/users/set_password_of/{ann.email}", {"password": "battery staple"}
-        ),
-        "workspaces.update (an invitation)": lambda: admin.post(
-            f"{here}/workspaces/invite_user", {"email": ann.email, **role}
-        ),
-        "workspaces.update (taken back)": lambda: admin.post(
-            f"{here}/workspaces/delete_invite", {"email": ann.email, **role}
-        ),
-        "users.add_to_workspace": lambda: admin.post(f"{here}/workspaces/add_user", {"email": ann.email, **role}),
-        "users.leave_workspace": lambda: ann.post(f"{here}/workspaces/leave"),
-        "users.delete (a member)": lambda: admin.delete(f"{here}/users/delete/{bob.username}"),
-        "users.delete": lambda: admin.delete(f"/users/delete/{made}"),
-        "workspaces.archive": lambda: admin.post(f"{here}/workspaces/archive"),
-        "workspaces.unarchive": lambda: admin.post(f"/workspaces/unarchive/{home}"),
-        "workspaces.delete": lambda: admin.delete(f"/workspaces/delete/{home}"),
-        "users.logout": lambda: admin.post("/auth/logout"),
-    }
-    for operation, call in calls.items():
-        before = await settled()
-        await call()
-        assert await settled() == before + 1, operation
-        said = await api.look.fetchval("SELECT operation FROM audit.entry ORDER BY id DESC LIMIT 1")
-        assert said == operation.partition(" ")[0]

@@ -10,7 +10,7 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_origin
+from typing import Any, ForwardRef, get_args, get_origin
 
 import pytest
 import windmill_api
@@ -97,7 +97,13 @@ def body_of(module: ModuleType, body: Any) -> Mapping[str, Any]:
     if wanted is None:
         return {}
     kind = wanted.annotation
-    return {"json_body": body if get_origin(kind) is list else kind.from_dict(body or {})}
+    if get_origin(kind) is not list:
+        return {"json_body": kind.from_dict(body or {})}
+    (each,) = get_args(kind)
+    if isinstance(each, ForwardRef):
+        model = getattr(module, each.__forward_arg__)
+        return {"json_body": [model.from_dict(one) for one in body]}
+    return {"json_body": body}
 
 
 def test_what_the_client_does_not_know_is_listed_by_name() -> None:

@@ -241,7 +241,7 @@ async def test_an_invitation_is_accepted_once(api: Api) -> None:
     here = f"/w/{workspace}"
     wanted = {"email": ann.email, "is_admin": False, "operator": True}
     assert (await boss.post(f"{here}/workspaces/invite_user", wanted)).status == 200
-    expected = [{"workspace_id": workspace, **wanted}]
+    expected = [{"workspace_id": workspace, **wanted, "role": "operator"}]
     assert (await boss.get(f"{here}/workspaces/list_pending_invites")).json == expected
     assert (await ann.get("/users/list_invites")).json == expected
     assert (await ann.get(f"{here}/users/whoami")).status == 403
