@@ -9,6 +9,7 @@ from tests.support.database import DatabaseUrls
 from tests.support.waiting import eventually
 from tidemill.api.app import OWN_ROUTES
 from tidemill.api.http.route import Route
+from tidemill.api.users import guessing, passwords
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,29 @@ async def test_a_refused_login_is_said_once(ground: Ground) -> None:
         refused = await ground.api.nobody.post("/auth/login", {"email": email, "password": "wrong"})
         assert refused.status == 401
         assert await said_since(ground, before) == ["users.login_failure"]
+
+
+async def test_logins_that_are_not_even_looked_at_are_said_once_for_the_limit_that_refuses_them(ground: Ground) -> None:
+    """Exactly one entry, or whoever floods the login fills the log with what tells nothing new."""
+    wrong = {"email": ground.shared.someone.email, "password": "wrong"}
+    while (await ground.api.nobody.post("/auth/login", wrong)).status == 401:
+        pass
+    assert (await ground.api.nobody.post("/auth/login", wrong)).status == 429
+    await settled(ground)
+    said = await ground.api.look.fetch(
+        "SELECT parameters->>'reason' AS reason FROM audit.entry WHERE email = $1 AND operation = $2 ORDER BY id",
+        wrong["email"],
+        "users.login_failure",
+    )
+    assert [row["reason"] for row in said] == [
+        *["wrong email or password"] * guessing.PER_ACCOUNT_AND_ADDRESS,
+        "too many failed logins",
+    ]
+
+
+async def test_a_login_that_finds_too_many_others_is_said_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "_LONGEST_LINE", 0)
+    before = await settled(ground)
+    refused = await ground.api.nobody.post("/auth/login", {"email": "hurried@example.com", "password": "any"})
+    assert refused.status == 429
+    assert await said_since(ground, before) == ["users.login_failure"]

@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 from tidemill.api.http.limits import Attempts
 from tidemill.api.http.policy import Credential, Source, credential_of
 from tidemill.api.tokens import rules
-from tidemill.api.users.guessing import PER_ADDRESS, Guesses
+from tidemill.api.users.guessing import PER_ACCOUNT_AND_ADDRESS, PER_ADDRESS, WITHIN, Guesses
 from tidemill.api.users.passwords import Passwords
 from tidemill.api.users.rules import is_username, normal_email, username_from
 
@@ -144,6 +144,27 @@ def test_a_guesser_is_not_freed_by_an_account_of_their_own() -> None:
     guesses.succeeded("own@x", "203.0.113.7")
     assert guesses.wait_for("another@x", "203.0.113.7") is not None
     assert guesses.wait_for("another@x", "203.0.113.8") is None
+
+
+def test_only_the_first_refusal_of_each_limit_is_told_as_such_in_its_window() -> None:
+    clock = StillClock()
+    guesses = Guesses(clock)
+
+    def refused(email: str) -> bool:
+        return guesses.first_refusal(email, "203.0.113.7")
+
+    assert not refused("ann@x")
+    for _ in range(PER_ACCOUNT_AND_ADDRESS):
+        guesses.begin("ann@x", "203.0.113.7")
+    assert [refused("ann@x") for _ in range(3)] == [True, False, False]
+    for number in range(PER_ADDRESS):
+        guesses.begin(f"victim{number}@x", "203.0.113.7")
+    assert [refused(f"stranger{number}@x") for number in range(3)] == [True, False, False]
+    clock.time += WITHIN
+    for _ in range(PER_ACCOUNT_AND_ADDRESS):
+        assert guesses.wait_for("ann@x", "203.0.113.7") is None
+        guesses.begin("ann@x", "203.0.113.7")
+    assert [refused("ann@x") for _ in range(2)] == [True, False]
 
 
 def test_many_keys_do_not_grow_memory_for_ever() -> None:

@@ -14,6 +14,7 @@ _REMEMBERED = 10_000
 class _Failures:
     count: int
     until: datetime
+    told: bool = False
 
 
 class Attempts:
@@ -35,6 +36,13 @@ class Attempts:
             del self._failures[key]
             return None
         return left if failures.count >= self._allowed else None
+
+    def first_refusal(self, key: Hashable) -> bool:
+        """Return whether this key has to wait and nobody has asked so since it must."""
+        if self.wait_for(key) is None or self._failures[key].told:
+            return False
+        self._failures[key].told = True
+        return True
 
     def begin(self, key: Hashable) -> None:
         """Count an attempt as failed before its outcome is known, so that many at once are counted too."""

@@ -33,6 +33,20 @@ class Guesses:
         )
         return max((each for each in waits if each is not None), default=None)
 
+    def first_refusal(self, email: str, address: str) -> bool:
+        """Return whether one of the limits refuses somebody for the first time in its window.
+
+        These refusals are audited. Each comes after as many failures as the limit allows, which were audited too, so
+        that a flood of guesses can't fill the audit log.
+        """
+        return any(
+            [
+                self._both.first_refusal((email, address)),
+                self._account.first_refusal(email),
+                self._address.first_refusal(address),
+            ]
+        )
+
     def begin(self, email: str, address: str) -> None:
         """Count a login as failed before its outcome is known, so that many at once are counted too."""
         self._both.begin((email, address))

@@ -1,5 +1,7 @@
 """Logging in and out: a session is a token with an end, in a cookie that scripts of a page can't read."""
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from tidemill.api.http.answer import text
@@ -30,13 +32,19 @@ async def log_in(call: Call) -> web.Response:
     place = network_of(address)
     wait = ctx.guesses.wait_for(email, place)
     if wait is not None:
+        if ctx.guesses.first_refusal(email, place):
+            await _say_refused(call, email, address, "too many failed logins")
         raise TooManyRequests("Too many failed logins; try again later.", retry_after=wait)
     ctx.guesses.begin(email, place)
     stored = await store.password_hash_of(ctx.database, email)
     # Also for somebody unknown: the same work, so that time does not tell who exists.
-    if not await ctx.passwords.verify(stored, wanted.password):
-        async with ctx.outbox.transaction() as tx:
-            await tx.say(_event(call, email, "users.login_failure", address))
+    try:
+        right = await ctx.passwords.verify(stored, wanted.password)
+    except TooManyRequests:
+        await _say_refused(call, email, address, "too many logins at once")
+        raise
+    if not right:
+        await _say_refused(call, email, address, "wrong email or password")
         raise WrongLogin
     ctx.guesses.succeeded(email, place)
     secret = tokens.mint()
@@ -52,7 +60,7 @@ async def log_in(call: Call) -> web.Response:
             expires_at=ctx.clock.now() + ttl,
             is_session=True,
         )
-        await tx.say(_event(call, email, "users.login", address))
+        await tx.say(_event(call, email, "users.login", {"address": address}))
     response = text(secret.text)
     response.set_cookie(
         COOKIE,
@@ -80,7 +88,12 @@ async def log_out(call: Call) -> web.Response:
     return response
 
 
-def _event(call: Call, email: str, operation: str, address: str) -> AuditRecorded:
+async def _say_refused(call: Call, email: str, address: str, reason: str) -> None:
+    async with call.ctx.outbox.transaction() as tx:
+        await tx.say(_event(call, email, "users.login_failure", {"address": address, "reason": reason}))
+
+
+def _event(call: Call, email: str, operation: str, parameters: Mapping[str, str]) -> AuditRecorded:
     return AuditRecorded(
         workspace_id="",
         at=call.ctx.clock.now(),
@@ -89,5 +102,5 @@ def _event(call: Call, email: str, operation: str, address: str) -> AuditRecorde
         operation=operation,
         action_kind="Execute",
         resource=email,
-        parameters={"address": address},
+        parameters=dict(parameters),
     )
