@@ -135,12 +135,12 @@ def main():
         headers={"Authorization": "Bearer " + os.environ["WM_TOKEN"]},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
-        return {"who": json.load(answer)["username"], "token": os.environ["WM_TOKEN"]}
+        return {"who": json.load(answer)["username"], "backwards": os.environ["WM_TOKEN"][::-1]}
 """
     await ensure(tidemill, "u/admin/whoami", content)
     result = await in_thread(lambda: client.run_script_by_path("u/admin/whoami", {}, timeout=30))
     assert result["who"] == "admin"
-    late = logged_in(tidemill, result["token"])
+    late = logged_in(tidemill, result["backwards"][::-1])
     with pytest.raises(Exception, match="401"):
         await in_thread(late.whoami)
 

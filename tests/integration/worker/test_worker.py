@@ -17,6 +17,7 @@ from tidemill.chassis.broker import Broker, Outgoing
 from tidemill.chassis.outbox import hint_of
 from tidemill.shared.catalog import replica_inbox
 from tidemill.shared.messages import CancelJob, JobAnswered
+from tidemill.worker.masking import MASK
 from tidemill.worker.service import SERVICE
 
 SLOW = "import time\ndef main():\n    print('asleep', flush=True)\n    time.sleep(60)\n"
@@ -60,7 +61,7 @@ async def finished(queue: Queue, job: uuid.UUID) -> Any:
 
 
 async def log_of(queue: Queue, job: uuid.UUID) -> str:
-    rows = await queue.look.fetch("SELECT text FROM queue.log_chunk WHERE job_id = $1 ORDER BY claim_no, seq", job)
+    rows = await queue.api.fetch("SELECT text FROM queue.job_log WHERE job_id = $1 ORDER BY claim_no, seq", job)
     return "".join(row["text"] for row in rows)
 
 
@@ -87,7 +88,7 @@ async def test_a_job_sees_the_variables_that_the_sdks_read_and_nothing_of_ours(q
     env = json.loads((await finished(queue, job))["result"])
     assert env["WM_JOB_ID"] == str(job)
     assert env["WM_WORKSPACE"] == "w"
-    assert env["WM_TOKEN"].startswith("tmj_")
+    assert env["WM_TOKEN"] == MASK
     assert env["GREETING"] == "a=b"
     assert "WM_FLOW_JOB_ID" not in env
     assert not [name for name in env if name.startswith("TIDEMILL_")]
@@ -101,6 +102,40 @@ async def test_a_result_names_its_labels_and_may_call_itself_a_failure(queue: Qu
     wrong = await ask(queue, broker, "def main():\n    return {'wm_labels': 7}\n")
     assert (await finished(queue, wrong))["outcome"] == "success"
     assert "wm_labels is no list" in await log_of(queue, wrong)
+
+
+async def test_no_log_stream_or_result_holds_the_jobs_own_token(queue: Queue, broker: Broker) -> None:
+    code = """
+import os, sys
+
+def main():
+    token = os.environ["WM_TOKEN"]
+    print("in one piece", token)
+    sys.stdout.write("in two " + token[:9])
+    sys.stdout.flush()
+    print(token[9:] + " pieces")
+    print("WM_STREAM: streamed " + token)
+    return {"backwards": token[::-1], "wm_labels": [token], token: [f"Bearer {token}"]}
+"""
+    row = await finished(queue, job := await ask(queue, broker, code))
+    result = json.loads(row["result"])
+    token = result["backwards"][::-1]
+    assert token.startswith("tmj_")
+    assert result == {"backwards": token[::-1], "wm_labels": [MASK], MASK: [f"Bearer {MASK}"]}
+    assert row["labels"] == [MASK]
+    log = await log_of(queue, job)
+    assert log.endswith(f"in one piece {MASK}\nin two {MASK} pieces\n")
+    streamed = await queue.api.fetch("SELECT text FROM queue.job_stream WHERE job_id = $1", job)
+    assert "".join(each["text"] for each in streamed) == f"streamed {MASK}"
+
+
+async def test_the_error_of_a_failed_job_does_not_hold_its_token(queue: Queue, broker: Broker) -> None:
+    code = "import os\ndef main():\n    raise ValueError('no entry for ' + os.environ['WM_TOKEN'])\n"
+    row = await finished(queue, job := await ask(queue, broker, code))
+    assert row["outcome"] == "failure"
+    for text in (row["result"], await log_of(queue, job)):
+        assert "tmj_" not in text
+    assert json.loads(row["result"])["error"]["message"] == f"no entry for {MASK}"
 
 
 async def test_a_streamed_result_is_kept_apart_from_the_log(queue: Queue, broker: Broker) -> None:

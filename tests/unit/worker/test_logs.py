@@ -62,3 +62,26 @@ async def test_a_chunk_that_may_be_stored_keeps_its_number() -> None:
     log.write("more")
     assert await log.last() == Chunk(1, "more", 4)
     assert stored.chunks == [Chunk(0, "perhaps ", 8)]
+
+
+async def test_a_secret_that_comes_in_two_pieces_is_masked() -> None:
+    for cut in (1, 4, 6):
+        stored = Stored()
+        log = Log(stored, stored.stored.set, "tmj_1_x")
+        async with background(log.run()):
+            log.write("it is " + "tmj_1_x"[:cut])
+            await asyncio.wait_for(stored.stored.wait(), 20)
+            log.write("tmj_1_x"[cut:] + "!")
+            last = await log.last()
+        assert last is not None
+        assert [each.text for each in (*stored.chunks, last)] == ["it is ", "*****!"]
+
+
+async def test_what_only_begins_as_a_secret_does_is_said_in_the_end() -> None:
+    stored = Stored()
+    log = Log(stored, stored.stored.set, "tmj_1_x")
+    async with background(log.run()):
+        log.write("a tmj_")
+        await asyncio.wait_for(stored.stored.wait(), 20)
+        last = await log.last()
+    assert [*stored.chunks, last] == [Chunk(0, "a ", 2), Chunk(1, "tmj_", 4)]

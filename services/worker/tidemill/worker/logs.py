@@ -2,7 +2,8 @@
 
     0.5 s between chunks in the first 10 s, then 2.5 s, after a minute 5 s
 
-A short job's log travels with its end and costs no round trip of its own.
+A short job's log travels with its end and costs no round trip of its own. The run's own token is masked; what may be
+its beginning waits for what follows.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import msgspec
 
 from tidemill.chassis.backoff import delays
 from tidemill.chassis.errors import DatabaseUnavailable
+from tidemill.worker.masking import begun, hidden
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,12 @@ class Chunk(msgspec.Struct, frozen=True):
 class Log:
     """The log of one run."""
 
-    def __init__(self, store: Callable[[Chunk], Awaitable[bool]], on_stored: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Callable[[Chunk], Awaitable[bool]], on_stored: Callable[[], None], secret: str = ""
+    ) -> None:
         self._store = store
         self._on_stored = on_stored
+        self._secret = secret
         self._waiting: list[str] = []
         self._something = asyncio.Event()
         self._pending: Chunk | None = None
@@ -67,14 +72,19 @@ class Log:
         """Return the chunk that is to travel with the run's end, or None; what came before it is stored now."""
         if self._pending is not None and self._waiting and await self._store_patiently(self._pending):
             self._pending = None
-        return self._next()
+        return self._next(ended=True)
 
-    def _next(self) -> Chunk | None:
+    def _next(self, *, ended: bool = False) -> Chunk | None:
         """Return the chunk that is not known to be stored, made of all that waits unless there is one already."""
         if self._pending is None and self._waiting:
-            text = "".join(self._waiting)
+            text = hidden("".join(self._waiting), self._secret)
             self._waiting.clear()
             self._something.clear()
+            if not ended and (held := begun(text, self._secret)):
+                self._waiting.append(text[-held:])
+                text = text[:-held]
+            if not text:
+                return None
             self._pending = Chunk(self._seq, text, len(text.encode("utf-16-le", "surrogatepass")) // 2)
             self._seq += 1
         return self._pending

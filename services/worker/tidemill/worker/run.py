@@ -30,6 +30,7 @@ from tidemill.worker.context import SAYS, Context
 from tidemill.worker.environment import variables
 from tidemill.worker.held import Halt, Holding
 from tidemill.worker.logs import Chunk, Log
+from tidemill.worker.masking import masked
 from tidemill.worker.network import UnknownNetworkError, policy
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey
@@ -55,10 +56,15 @@ async def run(ctx: Context, holding: Holding) -> None:
     if claim.traceparent is not None:
         past_span("wait in line", claim.due_at, claim.traceparent, {**facts, "tag": claim.tag})
     with span("run job", kind=SpanKind.CONSUMER, parent=claim.traceparent, attributes=facts):
-        written = Log(lambda chunk: _append(ctx, claim, chunk), lambda: _tell_followers(ctx, claim, Progress.LOGGED))
+        written = Log(
+            lambda chunk: _append(ctx, claim, chunk),
+            lambda: _tell_followers(ctx, claim, Progress.LOGGED),
+            claim.token,
+        )
         streamed = Log(
             lambda chunk: queue.append_stream(ctx.database, claim, chunk.seq, chunk.text, chunk.units),
             lambda: _tell_followers(ctx, claim, Progress.LOGGED),
+            claim.token,
         )
         written.write(
             f"job={claim.id} tag={claim.tag} worker={ctx.me.name} isolation={ctx.me.isolation}"
@@ -68,7 +74,8 @@ async def run(ctx: Context, holding: Holding) -> None:
         _tell_followers(ctx, claim, Progress.STARTED)
         began = time.monotonic()
         async with background(written.run(), streamed.run()):
-            ending = marks.judged(await _execute(ctx, claim, holding, written, streamed))
+            ending = await _execute(ctx, claim, holding, written, streamed)
+            ending = marks.judged(masked(ending, claim.token))
             found = _labels(ending, written)
         await _report(ctx, claim, holding, ending, found, written, streamed)
         took = timedelta(seconds=time.monotonic() - began)
