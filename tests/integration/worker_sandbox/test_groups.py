@@ -118,14 +118,15 @@ async def test_groups_go_with_their_sandbox(controllers: str) -> None:
 
 
 OWNER = """
-import asyncio, subprocess, sys, time
+import asyncio, os, subprocess, sys, time
 from tidemill.worker.sandbox.execution import Room
 from tidemill.worker.sandbox.groups import Groups
 async def main():
     groups = Groups()
     await groups.open()
     left = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
-    await groups.place(left.pid, Room())
+    for door in groups.make(Room()).doors():
+        os.write(door, str(left.pid).encode())
     print(left.pid, *groups.folders, flush=True)
     time.sleep(1000)
 asyncio.run(main())

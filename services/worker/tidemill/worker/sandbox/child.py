@@ -100,21 +100,16 @@ class Child:
             ending = answers.too_large(limits.result_bytes)
         return answers.explained(ending, figures, limits)
 
-    @property
-    def pid(self) -> int:
-        """Return the number of its first process on this host, or of nobody when it has gone."""
-        fd = os.open(f"/proc/self/fdinfo/{self._pidfd}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return int(os.read(fd, 4096).partition(b"Pid:")[2].split()[0])
-        finally:
-            os.close(fd)
-
     def admit(self, group: Group | None) -> None:
-        """Let it prepare itself: it is where it shall be."""
+        """Let it go into its group and prepare itself there."""
         self.group = group
-        if self._pidfd >= 0:
+        doors = [] if group is None else group.doors()
+        try:
             with suppress(OSError):  # its end is noticed where it is read
-                self._sock.send(_GO)
+                socket.send_fds(self._sock, [_GO], doors)
+        finally:
+            for door in doors:
+                os.close(door)
 
     def give_up(self, error: BaseException) -> None:
         """End a child that cannot be made ready."""

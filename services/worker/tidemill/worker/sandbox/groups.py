@@ -2,11 +2,11 @@
 
     <our own group>/tidemill-<pid>-<random>/   held by a lock for as long as the worker lives
         worker/                                version 2 only: ourselves, because a group with children holds nobody
-        job-1/ job-2/ ...                      limits set, then the idle child put in, then told to go on
+        job-1/ job-2/ ...                      limits set, then its open door handed to the idle child, which goes in
 
 Both versions are known: one unified hierarchy that has been delegated to us (2), or one for each of memory, pids and
-cpu that we may write to (1). What is not there is named. All of it happens in a thread: moving a process waits for
-the kernel, now and then for milliseconds. The groups of a worker that was killed are removed by the next one.
+cpu that we may write to (1). What is not there is named. A child moves itself, because moving waits for the kernel, now
+and then for milliseconds. The groups of a worker that was killed are removed by the next one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import itertools
 import os
 import secrets
 import signal
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tidemill.worker.sandbox.execution import Room
+from tidemill.worker.sandbox.settings import JOB_UID
 
 CONTROLLERS = ("memory", "pids", "cpu")
 PREFIX = "tidemill-"
@@ -87,14 +89,13 @@ def hierarchies(mounts: str, own: str) -> Mapping[str, Hierarchy]:
 class Groups:
     """All groups of one sandbox, and which controllers there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, job_uid: int = JOB_UID) -> None:
         self.missing: tuple[str, ...] = CONTROLLERS
+        self._job_uid = job_uid
         self._parents: Mapping[str, Hierarchy] = {}  # controller -> our parent folder
         self._numbers = itertools.count(1)
         self._held = ExitStack()
-        # Two: who waits for a child must not wait until the last job's processes have gone.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="control-groups")
-        self._remover = ThreadPoolExecutor(1, thread_name_prefix="control-groups-removed")
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="control-groups")
 
     @property
     def layer(self) -> str | None:
@@ -111,22 +112,34 @@ class Groups:
 
     async def open(self) -> None:
         """Find out by trying which controllers can be had, and clear up after workers that were killed."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        await asyncio.get_running_loop().run_in_executor(self._remover, self._open)
 
     async def close(self) -> None:
         """Remove everything of ours."""
         await asyncio.get_running_loop().run_in_executor(self._remover, self._close)
-        for thread in (self._thread, self._remover):
-            thread.shutdown(wait=False)
+        self._remover.shutdown(wait=False)
 
-    async def place(self, pid: int, room: Room) -> Group | None:
-        """Return a new group with these limits that holds this process, or None where there are no groups."""
+    def make(self, room: Room) -> Group | None:
+        """Return a new and empty group with these limits, or None where there are no groups."""
         if not self._parents:
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._place, pid, room)
+        name = f"job-{next(self._numbers)}"
+        group = Group(
+            {
+                each: Hierarchy(at.version, at.own / name)
+                for each, at in self._parents.items()
+                if each != "cpu" or at.version == 2 or room.cpu_percent is not None
+            }
+        )
+        try:
+            group.make(room)
+        except BaseException:
+            group.remove()
+            raise
+        return group
 
     async def remove(self, group: Group) -> None:
-        """End whatever is left in it and remove it."""
+        """End whatever is left in it, wait until it has gone, and remove the group."""
         await asyncio.get_running_loop().run_in_executor(self._remover, group.remove)
 
     def _open(self) -> None:
@@ -143,8 +156,13 @@ class Groups:
         self._parents = {each: found[each] for each in CONTROLLERS if each in found}
         if self._parents:
             try:
-                self._place(None, Room(cpu_percent=100)).remove()
-            except OSError:
+                trial = self.make(Room(cpu_percent=100))
+                assert trial is not None
+                try:
+                    self._enter(trial)
+                finally:
+                    trial.remove()
+            except (OSError, subprocess.SubprocessError):
                 self._close()
         self.missing = tuple(each for each in CONTROLLERS if each not in self._parents)
 
@@ -183,22 +201,17 @@ class Groups:
             (folder / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in wanted))
         return dict.fromkeys(wanted, Hierarchy(2, parent))
 
-    def _place(self, pid: int | None, room: Room) -> Group:
-        name = f"job-{next(self._numbers)}"
-        folders = {
-            each: Hierarchy(at.version, at.own / name)
-            for each, at in self._parents.items()
-            if each != "cpu" or at.version == 2 or room.cpu_percent is not None
-        }
-        group = Group(folders)
+    def _enter(self, group: Group) -> None:
+        """Let an ordinary process go in, or raise: before Linux 5.16 a door asks who writes, not who has opened it."""
+        uid = self._job_uid if os.geteuid() == 0 else None
+        doors = group.doors()
         try:
-            group.make(room)
-            if pid is not None:
-                group.take_in(pid)
-        except BaseException:
-            group.remove()
-            raise
-        return group
+            for door in doors:
+                command = ["/bin/sh", "-c", "echo 0"]
+                subprocess.run(command, stdout=door, user=uid, check=True, timeout=10, cwd="/")
+        finally:
+            for door in doors:
+                os.close(door)
 
     def _close(self) -> None:
         self._parents = {}
@@ -226,11 +239,9 @@ class Group:
                     if needed:
                         raise
 
-    def take_in(self, pid: int) -> None:
-        if pid <= 0:  # it has gone, and 0 would mean ourselves
-            raise ProcessLookupError(pid)
-        for folder in self._folders:
-            _write(f"{folder}/cgroup.procs", str(pid))
+    def doors(self) -> list[int]:
+        """Return descriptors, yours to close: who writes `0` to all of them has moved into the group."""
+        return [os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
 
     def figures(self, *, all_of_them: bool) -> Figures:
         """Return what it has counted until now: the peak, and the refusals if anybody asks."""
@@ -240,6 +251,17 @@ class Group:
         killed = _counter(self._read("memory", ("memory.oom_control", "memory.events")), "oom_kill")
         met = _counter(self._read("pids", ("pids.events", "pids.events")), "max")
         return Figures(int(peak) // 1024 if peak.strip().isdigit() else None, killed > 0, met > 0)
+
+    def let_go(self) -> bool:
+        """Remove it if nobody is left in it, and return whether that is so."""
+        try:
+            for folder in self._folders:
+                folder.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def remove(self) -> None:
         for folder in self._folders:

@@ -64,7 +64,7 @@ class Sandbox:
         self._failures: dict[ZygoteKey, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self.groups = Groups()
+        self.groups = Groups(settings.job_uid)
         self.uplink: str | None = None
         self._has_own_network = False
         self._lacking: tuple[str, ...] = ()  # layers that the kernel lacks

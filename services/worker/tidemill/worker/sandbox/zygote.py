@@ -255,7 +255,7 @@ class Zygote:
         return str(folder)
 
     def _clean(self, number: int, child: Child | None = None) -> None:
-        if child is not None and child.group is not None:
+        if child is not None and child.group is not None and not child.group.let_go():
             self._background(self._groups.remove(child.group))
         if self._tier == "reduced":
             folder = self._scratch / f"{self._process.pid}-{number}"
@@ -309,24 +309,13 @@ class Zygote:
             return
         child = Child(number, room, socket.socket(fileno=sock), output, pidfd)
         self._born[number] = child
-        self._background(self._admit(child))
+        try:
+            child.admit(self._groups.make(room))
+        except OSError as error:
+            child.give_up(SandboxUnavailable(f"no control group can be made: {error}"))
         child.ready.add_done_callback(lambda ready: self._on_ready(child, ready))
         if self._waiting:
             self._fill(0)
-
-    async def _admit(self, child: Child) -> None:
-        """Put the child into a control group of its own, then let it go on: whatever it forks is in it as well."""
-        try:
-            group = await self._groups.place(child.pid, child.room)
-        except ProcessLookupError:  # its end is told by the zygote
-            return
-        except OSError as error:
-            child.give_up(SandboxUnavailable(f"no control group can be made: {error}"))
-            return
-        if group is not None and child.ended.done():
-            await self._groups.remove(group)
-            return
-        child.admit(group)
 
     def _background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

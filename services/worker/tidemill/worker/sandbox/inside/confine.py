@@ -45,6 +45,7 @@ REMEDIES = {
     "network": f"in a container, a seccomp profile with unshare; {USE_REDUCED}",
     "way out of the network": "have a working pasta (package passt) or slirp4netns, and a /dev/net/tun that the worker "
     "may open",
+    "control group": "have Linux 5.16 or newer",
     "seccomp": "have a kernel with CONFIG_SECCOMP_FILTER",
     "interpreter": "use an interpreter that every user can read, such as /usr/bin/python3",
 }

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from . import confine, frames, job, linux
 
 _SOCKET = 3
+_MOST_DOORS = 3  # memory, pids, cpu
 FAILED = 70
 
 
@@ -28,8 +29,7 @@ def live(sock: socket.socket, output: int, order: dict[str, Any], environment: l
     try:
         sock = own_descriptors(sock, output)
         os.setsid()
-        if not sock.recv(1):  # the worker puts us into a control group first
-            os._exit(0)
+        enter_group(sock)
         if isolation != "reduced":
             confine.isolate(order["tmp_bytes"], own_proc=isolation == "full")
             stay_while(os.fork())
@@ -53,6 +53,17 @@ def own_descriptors(sock: socket.socket, output: int) -> socket.socket:
     os.dup2(sock.detach(), _SOCKET, inheritable=False)
     os.closerange(_SOCKET + 1, 2**31 - 1)
     return socket.socket(fileno=_SOCKET)
+
+
+def enter_group(sock: socket.socket) -> None:
+    """Move through the doors of our control group, one in each hierarchy, when the worker has handed them over."""
+    go, doors, _, _ = socket.recv_fds(sock, 1, _MOST_DOORS)
+    if not go:
+        os._exit(0)
+    for door in doors:
+        with confine.layer("control group"):
+            os.write(door, b"0")
+        os.close(door)
 
 
 def stay_while(pid: int) -> None:
