@@ -15,6 +15,12 @@ class JobKind(StrEnum):
 
     SCRIPT = "script"
     PREVIEW = "preview"
+    DEPENDENCIES = "dependencies"
+    """Finds out what exactly a script needs installed; runs nothing of it."""
+
+
+DEPENDENCY_TAG = "dependency"
+"""The tag of jobs of the kind `dependencies`."""
 
 
 class Outcome(StrEnum):
