@@ -64,7 +64,7 @@ CREATE TABLE platform.token (
 CREATE INDEX token_of_person ON platform.token (email, created_at DESC);
 COMMENT ON TABLE platform.token IS 'Bearer tokens and sessions; only the SHA-256 of each is kept.';
 
--- Immutable versions: only `archived` and `deleted` ever change.
+-- Immutable versions: only `archived`, `deleted` and `serves` ever change, and a lock is filled in once.
 CREATE TABLE platform.script (
     workspace_id           text NOT NULL REFERENCES platform.workspace (id) ON DELETE CASCADE,
     hash                   text NOT NULL,
@@ -77,6 +77,7 @@ CREATE TABLE platform.script (
     kind                   text NOT NULL,
     schema                 json,
     lock                   text,
+    lock_job               uuid,
     tag                    text,
     envs                   text[] NOT NULL DEFAULT '{}',
     labels                 text[] NOT NULL DEFAULT '{}',
@@ -92,12 +93,17 @@ CREATE TABLE platform.script (
     created_at             timestamptz NOT NULL DEFAULT clock_timestamp(),
     archived               boolean NOT NULL DEFAULT false,
     deleted                boolean NOT NULL DEFAULT false,
+    serves                 boolean NOT NULL,
     PRIMARY KEY (workspace_id, hash)
 );
--- One head a path: what a run by path means.
+-- One head a path: its newest version, which is what is shown.
 CREATE UNIQUE INDEX script_head ON platform.script (workspace_id, path) WHERE NOT archived AND NOT deleted;
+-- One that serves: what a run by path means. It is the head, or the one before for as long as the head has no lock.
+CREATE UNIQUE INDEX script_serving ON platform.script (workspace_id, path) WHERE serves;
 CREATE INDEX script_history ON platform.script (workspace_id, path, created_at DESC);
 CREATE INDEX script_newest ON platform.script (workspace_id, created_at DESC);
 COMMENT ON TABLE platform.script IS 'Every version of every script, by the hash of its content.';
+COMMENT ON COLUMN platform.script.lock IS 'What exactly is installed for it; NULL as long as nobody has found that out.';
+COMMENT ON COLUMN platform.script.lock_job IS 'The job that was asked for the lock, where it was not clear at once.';
 
 RESET ROLE;

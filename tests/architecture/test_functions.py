@@ -21,6 +21,7 @@ CALLS: Mapping[str, str] = {
     "bus.forget": "(ARRAY[1, 2])",
     "bus.say_all": "(:said, '00-trace')",
     "bus.take_stranded": "('1 second', 10)",
+    "platform.keep_lock": "('w', '00ff00ff00ff00ff', :job, '')",
     "platform.may_read": "('u/ann/script', 'ann', false)",
     "platform.may_write": "('u/ann/script', 'ann', false)",
     "platform.script_source": "('w', '00ff00ff00ff00ff')",

@@ -258,6 +258,10 @@ async def done(call: Awaitable[Answer]) -> None:
 ROLE = {"is_admin": False, "operator": False}
 PASSWORD = {"password": "correct horse battery"}
 CODE = {"content": "echo done", "language": "bash", "args": {}}
+RAW = {
+    "raw_scripts": [{"raw_code": "import os", "language": "python3", "path": "u/ann/raw"}],
+    "entrypoint": "u/ann/raw",
+}
 NO_BODY = frozenset(
     {"POST /w/{workspace}/jobs_u/queue/cancel/{id}", "POST /w/{workspace}/jobs_u/queue/force_cancel/{id}"}
 )
@@ -283,6 +287,8 @@ GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
         "POST /w/{workspace}/jobs/run/preview": always(CODE),
         "POST /w/{workspace}/jobs/run_wait_result/preview": always(CODE),
         "POST /w/{workspace}/jobs/run_inline/preview": always(CODE),
+        "POST /w/{workspace}/jobs/run/dependencies": always(RAW),
+        "POST /w/{workspace}/jobs/run/dependencies_async": always(RAW),
         "POST /w/{workspace}/jobs_u/queue/cancel/{id}": a_waiting_job,
         "POST /w/{workspace}/jobs_u/queue/force_cancel/{id}": a_waiting_job,
         "POST /w/{workspace}/jobs/queue/run_now/{id}": a_waiting_job,

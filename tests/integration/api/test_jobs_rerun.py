@@ -92,7 +92,7 @@ async def test_only_jobs_of_scripts_run_again(api: House) -> None:
 
 async def test_a_script_that_is_gone_is_named_before_anything_runs(api: House) -> None:
     job = await api.run("u/ann/s")
-    await api.queue.look.execute("UPDATE platform.script SET archived = true")
+    await api.queue.look.execute("UPDATE platform.script SET archived = true, serves = false")
     await rerun(api, job)
     assert "u/ann/s" in (await rerun(api, job, status=404, options={"u/ann/s": {"use_latest_version": True}}))[0]
 

@@ -286,6 +286,12 @@ async def test_attack_an_import_is_bounded(api: House) -> None:
     assert reply.status in (400, 422)
 
 
+async def test_a_queued_job_that_looks_for_dependencies_is_not_brought_over(api: House) -> None:
+    waiting = a_queued(job_kind="dependencies")
+    assert "asked for anew" in await brought(api, "queue", [waiting], status=422)
+    await brought(api, "completed", [a_completed(job_kind="dependencies")])
+
+
 async def test_a_queued_job_of_a_script_that_is_not_there_is_refused(api: House) -> None:
     assert "u/ann/other" in await brought(api, "queue", [a_queued(script_path="u/ann/other")], status=404)
     await brought(api, "queue", [a_queued(script_hash="00ff")], status=404)

@@ -71,7 +71,8 @@ async def test_what_was_not_set_is_left_out_and_what_clients_need_is_there(api: 
     got = (await api.get("ann", "scripts/get/p/u/ann/small")).json
     assert None not in got.values()
     assert got["ws_error_handler_muted"] is False
-    assert not {"dedicated_worker", "auto_kind", "tag", "envs", "labels", "timeout", "lock"} & got.keys()
+    assert not {"dedicated_worker", "auto_kind", "tag", "envs", "labels", "timeout", "lock_error_logs"} & got.keys()
+    assert got["lock"] == ""
     assert {
         "hash", "path", "summary", "description", "content", "created_by", "created_at", "archived", "deleted",
         "is_template", "extra_perms", "language", "kind", "starred", "has_preprocessor", "is_draft",

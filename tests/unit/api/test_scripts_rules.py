@@ -8,6 +8,7 @@ from tidemill.api.scripts import paths, rules
 from tidemill.api.scripts.rules import NothingNew, Place, Version
 from tidemill.api.scripts.schemas import NewScript
 from tidemill.api.scripts.signatures.signature import Signature
+from tidemill.shared.requirements import NOTHING, Requirements
 
 DOCUMENTED = """
     path parent_hash auto_parent summary description content schema is_template lock language kind tag envs
@@ -26,7 +27,7 @@ def new(**changes: object) -> NewScript:
 
 def version(name: str, path: str = "u/ann/s", *, is_head: bool = True, may_write: bool = True) -> Version:
     return Version(
-        hash=name, path=path, parent_hashes=[], fingerprint=name.encode(), is_head=is_head, may_write=may_write
+        hash=name, path=path, parent_hashes=[], fingerprints=[name.encode()], is_head=is_head, may_write=may_write
     )
 
 
@@ -127,18 +128,43 @@ def test_a_head_that_one_may_not_write_is_not_known() -> None:
 
 @pytest.mark.parametrize("print_", [b"sent", b"print"])
 def test_what_the_head_says_already_is_nothing_new(print_: bytes) -> None:
-    same = Version(hash="same", path="u/ann/s", parent_hashes=[], fingerprint=print_, is_head=True, may_write=True)
+    same = Version(
+        hash="same", path="u/ann/s", parent_hashes=[], fingerprints=[b"x", print_], is_head=True, may_write=True
+    )
     assert placed(new(), same) == NothingNew(head=same)
 
 
+def test_a_head_whose_lock_was_not_found_is_deployed_again() -> None:
+    failed = Version(
+        hash="failed",
+        path="u/ann/s",
+        parent_hashes=[],
+        fingerprints=[b"sent"],
+        is_head=True,
+        may_write=True,
+        has_no_lock=True,
+    )
+    assert placed(new(parent_hash="failed"), failed, failed) == Place(parent=failed)
+
+
+def test_what_a_version_wants_installed_is_read_unless_its_lock_was_sent() -> None:
+    assert rules.requirements_of(new(content="import yaml")).packages == ("PyYAML",)
+    assert rules.requirements_of(new(content="import yaml", lock="")) == NOTHING
+    with pytest.raises(BadRequest, match="no_cache"):
+        rules.requirements_of(new(content="# no_cache\nimport yaml"))
+
+
 def test_only_what_was_left_open_is_read_off_the_content() -> None:
-    open_, given = {"schema": None, "auto_kind": None, "tag": None}, {"schema": "{}", "auto_kind": "app", "tag": None}
-    signature = Signature(schema={"type": "object"})
-    assert rules.completed(open_, signature) == {"schema": '{"type":"object"}', "auto_kind": None, "tag": None}
-    assert rules.completed(open_, Signature(is_library=True)) == {"schema": None, "auto_kind": "lib", "tag": None}
+    open_ = {"schema": None, "auto_kind": None, "tag": None, "lock": None}
+    given = {"schema": "{}", "auto_kind": "app", "tag": None, "lock": "a==1"}
+    signature, wanted = Signature(schema={"type": "object"}), Requirements(("a",))
+    assert rules.completed(open_, signature, wanted) == {**open_, "schema": '{"type":"object"}'}
+    assert rules.completed(open_, Signature(is_library=True), wanted) == {**open_, "auto_kind": "lib"}
     for each in (signature, Signature(is_library=True), Signature(why="x")):
-        assert rules.completed(given, each) == given
-    assert rules.completed(open_, Signature(why="x")) == open_
+        assert rules.completed(given, each, NOTHING) == given
+    assert rules.completed(open_, Signature(why="x"), wanted) == open_
+    assert rules.completed(open_, Signature(why="x"), NOTHING) == {**open_, "lock": ""}
+    assert rules.completed(open_, Signature(why="x"), Requirements(python="3.12")) == {**open_, "lock": "# py: 3.12"}
 
 
 def test_a_hash_is_sixteen_hex_digits_that_depend_on_content_and_predecessor() -> None:

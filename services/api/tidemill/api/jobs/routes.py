@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from tidemill.api.http.route import Answer, Policy, Refused, Route, Who, answers_json, answers_text
-from tidemill.api.jobs import browse, cancel, change, follow, look, rerun, rules, run, transfer
+from tidemill.api.jobs import browse, cancel, change, dependencies, follow, look, rerun, rules, run, transfer
 from tidemill.api.jobs.portable import Completed, ExportQuery, PortableCompleted, PortableQueued, Queued
 from tidemill.api.jobs.schemas import (
     BatchRerun,
@@ -25,6 +25,7 @@ from tidemill.api.jobs.schemas import (
     QueuedJob,
     QueueListQuery,
     Raw,
+    RawDependencies,
     RequestQuery,
     ResultMaybe,
     ResultQuery,
@@ -204,6 +205,38 @@ ROUTES: tuple[Route, ...] = (
         summary="Group jobs by their scripts and versions, with the schemas of those",
         body=Selection,
         answers={200: answers_json(list[JobGroup], "By path; what was no job of a script is left out.")},
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run/dependencies_async",
+        handler=dependencies.find,
+        keyed=True,
+        policy=RUN_CODE,
+        summary="Find out what exactly a script needs installed",
+        query=RequestQuery,
+        body=RawDependencies,
+        answers={201: _ID, 422: _NO_KEY},
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.DEPENDENCIES_REFUSES,
+        audited="jobs.run.dependencies",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run/dependencies",
+        handler=dependencies.wait_for,
+        keyed=True,
+        policy=RUN_CODE,
+        summary="Find out what exactly a script needs installed and answer it",
+        query=RequestQuery,
+        body=RawDependencies,
+        answers={
+            201: answers_json(Raw, 'A `lock`; of a job that failed, {"error": ...}.'),
+            422: _NO_KEY,
+            504: _TOO_LATE,
+        },
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.DEPENDENCIES_REFUSES,
+        audited="jobs.run.dependencies",
     ),
     Route(
         method="GET",

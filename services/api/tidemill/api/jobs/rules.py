@@ -12,9 +12,17 @@ import msgspec
 from tidemill.api.http.errors import BadRequest, Forbidden, HttpError, Unprocessable
 from tidemill.api.http.route import Refused, Viewer
 from tidemill.api.jobs import tags
-from tidemill.api.jobs.schemas import JobUpdate, ListQuery, Preview, RequestQuery, RunQuery, UpdateQuery
+from tidemill.api.jobs.schemas import (
+    JobUpdate,
+    ListQuery,
+    Preview,
+    RawDependencies,
+    RequestQuery,
+    RunQuery,
+    UpdateQuery,
+)
 from tidemill.api.scripts import paths
-from tidemill.shared.script import JobKind, Language, Outcome
+from tidemill.shared.script import DEPENDENCY_TAG, JobKind, Language, Outcome
 
 RUN_TOLERATES: Mapping[str, str] = {"root_job": "the root follows from parent_job"}
 RUN_REFUSES: Mapping[str, Refused] = {
@@ -27,13 +35,20 @@ RUN_REFUSES: Mapping[str, Refused] = {
 PREVIEW_TOLERATES: Mapping[str, str] = {**RUN_TOLERATES}
 PREVIEW_REFUSES: Mapping[str, Refused] = {
     **RUN_REFUSES,
-    "lock": Refused(reason="a preview runs with what is installed; locked dependencies are not supported yet"),
+    "lock": Refused(reason="a preview finds its dependencies by itself"),
     "modules": Refused(reason="scripts of more than one file are not supported yet"),
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
     "flow_path": Refused(reason="there are no flows yet"),
     "script_hash": Refused(reason="run a deployed version by its hash instead"),
     "dedicated_worker": Refused(reason="no worker can be dedicated to one script yet"),
     "format": Refused(reason="bundles are not supported yet"),
+}
+_NO_WORKSPACE_DEPENDENCIES = Refused(reason="a script names its own dependencies; a workspace has none yet")
+DEPENDENCIES_REFUSES: Mapping[str, Refused] = {
+    **{name: refused for name, refused in RUN_REFUSES.items() if name != "skip_preprocessor"},
+    "raw_deps": _NO_WORKSPACE_DEPENDENCIES,
+    "raw_workspace_dependencies": _NO_WORKSPACE_DEPENDENCIES,
+    "temp_script_refs": Refused(reason="imports of other scripts are not looked into yet"),
 }
 _UNCLEAR = Refused(reason="use created_before and created_after, or created_or_started_before and _after")
 LIST_REFUSES: Mapping[str, Refused] = {
@@ -172,6 +187,23 @@ def preview(body: Preview) -> Runnable:
     if path is not None and (wrong := paths.why_not(path)) is not None:
         raise BadRequest(f"The path {wrong}.")
     return Runnable(kind=JobKind.PREVIEW, language=body.language, path=path, code=body.content, tag=body.tag)
+
+
+def dependencies(body: RawDependencies) -> Runnable:
+    """Return what finds the lock of code; raises BadRequest or Unprocessable, naming the field."""
+    (script,) = body.raw_scripts
+    if script.language not in list(Language):
+        raise Unprocessable(
+            f"The language {script.language!r} is not run by this version, which runs {', '.join(Language)}."
+        )
+    path = script.script_path or script.path or None
+    if path is not None and path != body.entrypoint:
+        raise BadRequest("The entrypoint must be the path of the one script.")
+    if path is not None and (wrong := paths.why_not(path)) is not None:
+        raise BadRequest(f"The path {wrong}.")
+    return Runnable(
+        kind=JobKind.DEPENDENCIES, language=script.language, path=path, code=script.raw_code, tag=DEPENDENCY_TAG
+    )
 
 
 def request(

@@ -26,37 +26,37 @@ _REPLAYED = "Idempotency-Replayed"
 async def path(call: Call) -> web.StreamResponse:
     """Request a job of the head of a path and answer its id."""
     args = await _args(call)
-    return await _id_of(call, await _by_path(call), args)
+    return await id_of(call, await _by_path(call), args)
 
 
 async def version(call: Call) -> web.StreamResponse:
     """Request a job of one version and answer its id."""
     args = await _args(call)
-    return await _id_of(call, await _by_hash(call), args)
+    return await id_of(call, await _by_hash(call), args)
 
 
 async def preview(call: Call) -> web.StreamResponse:
     """Request a job of the code in the body and answer its id."""
     body: Preview = call.body
-    return await _id_of(call, rules.preview(body), _args_of(call, body))
+    return await id_of(call, rules.preview(body), _args_of(call, body))
 
 
 async def wait_for_path(call: Call) -> web.StreamResponse:
     """Run the head of a path and answer its result."""
     args = await _args(call)
-    return await _result_of(call, await _by_path(call), args)
+    return await result_of(call, await _by_path(call), args)
 
 
 async def wait_for_version(call: Call) -> web.StreamResponse:
     """Run one version and answer its result."""
     args = await _args(call)
-    return await _result_of(call, await _by_hash(call), args)
+    return await result_of(call, await _by_hash(call), args)
 
 
 async def wait_for_preview(call: Call) -> web.StreamResponse:
     """Run the code in the body and answer its result."""
     body: Preview = call.body
-    return await _result_of(call, rules.preview(body), _args_of(call, body))
+    return await result_of(call, rules.preview(body), _args_of(call, body))
 
 
 async def _by_path(call: Call) -> Runnable:
@@ -101,7 +101,7 @@ def _with_extras(call: Call, args: str) -> str:
     return arguments.with_more(args, {**headers, **arguments.from_query(query.include_query, call.request.query)})
 
 
-async def _id_of(call: Call, runnable: Runnable, args: str) -> web.StreamResponse:
+async def id_of(call: Call, runnable: Runnable, args: str) -> web.StreamResponse:
     query: RequestQuery = call.query
     job_id = query.job_id or new_job_id()
     try:
@@ -111,7 +111,7 @@ async def _id_of(call: Call, runnable: Runnable, args: str) -> web.StreamRespons
     return text(str(job_id), status=201)
 
 
-async def _result_of(call: Call, runnable: Runnable, args: str) -> web.StreamResponse:
+async def result_of(call: Call, runnable: Runnable, args: str) -> web.StreamResponse:
     query: RequestQuery = call.query
     job_id = query.job_id or new_job_id()
     patience = call.ctx.settings.wait_result_timeout

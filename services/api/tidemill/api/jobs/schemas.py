@@ -55,6 +55,22 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
 
 
+class RawScript(msgspec.Struct, frozen=True, kw_only=True):
+    """Code whose dependencies are wanted."""
+
+    raw_code: str
+    language: str
+    path: str | None = None
+    script_path: str | None = None
+
+
+class RawDependencies(msgspec.Struct, frozen=True, kw_only=True):
+    """One script, as a list, whose lock is wanted; the entrypoint is its path."""
+
+    raw_scripts: Annotated[list[RawScript], msgspec.Meta(min_length=1, max_length=1)]
+    entrypoint: str
+
+
 class CancelReason(msgspec.Struct, frozen=True, kw_only=True):
     """Why a job is canceled."""
 

@@ -139,6 +139,8 @@ async def _runnable(call: Call, job: PortableQueued) -> Runnable:
             code=job.raw_code,
             priority=job.priority,
         )
+    if job.job_kind is JobKind.DEPENDENCIES:
+        raise Unprocessable("What looks for dependencies is asked for anew, by deploying or by jobs/run/dependencies.")
     db, path = call.ctx.database, job.script_path or ""
     script = await (
         store.script_by_path(db, call.workspace, path, call.viewer)

@@ -6,10 +6,13 @@ from asyncpg import UniqueViolationError
 from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import BadRequest, Forbidden, NotFound
 from tidemill.api.http.route import Call
+from tidemill.api.jobs import dependencies
 from tidemill.api.scripts import rules, signatures, store
 from tidemill.api.scripts.rules import NothingNew, Place
 from tidemill.api.scripts.schemas import CreateQuery, NewScript
 from tidemill.api.scripts.signatures.signature import Signature
+from tidemill.shared.ids import new_job_id
+from tidemill.shared.requirements import Requirements
 
 NOTE_HEADER = "Tidemill-Note"
 
@@ -20,8 +23,9 @@ async def create(call: Call) -> web.StreamResponse:
     query: CreateQuery = call.query
     rules.check(new)
     signature = signatures.infer(new.language, new.content)
+    wanted = rules.requirements_of(new)
     try:
-        new_hash = await _deploy(call, new, signature, skip_if_noop=query.skip_if_noop)
+        new_hash = await _deploy(call, new, signature, wanted, skip_if_noop=query.skip_if_noop)
     except UniqueViolationError as taken:
         raise BadRequest(
             f"The path {new.path} was deployed to at the same moment: look at it and try again."
@@ -59,10 +63,12 @@ async def archive_version(call: Call) -> web.StreamResponse:
     return json(version)
 
 
-async def _deploy(call: Call, new: NewScript, signature: Signature, *, skip_if_noop: bool) -> str:
+async def _deploy(call: Call, new: NewScript, signature: Signature, wanted: Requirements, *, skip_if_noop: bool) -> str:
     sent = store.values_of(new)
-    values = rules.completed(sent, signature)
-    prints = (rules.fingerprint(sent), rules.fingerprint(values))
+    values = rules.completed(sent, signature, wanted)
+    # The head may be from a time when less could be read off a content than now.
+    read_before = {**sent, "lock": values["lock"]}
+    prints = (rules.fingerprint(sent), rules.fingerprint(values), rules.fingerprint(read_before))
     async with call.ctx.outbox.transaction() as tx:
         if not await store.may_write(tx, new.path, call.viewer):
             raise Forbidden(f"You may not deploy to the path {new.path}.")
@@ -73,9 +79,12 @@ async def _deploy(call: Call, new: NewScript, signature: Signature, *, skip_if_n
                     return same.hash
                 raise BadRequest(f"Nothing differs from version {same.hash}, the head of the path {new.path}.")
             case Place(parent=parent):
+                lock_job = new_job_id() if values["lock"] is None else None
                 new_hash = await store.insert(
-                    tx, call.workspace, values, prints[0], parent, new.deployment_message, call.viewer
+                    tx, call.workspace, values, prints[0], parent, new.deployment_message, call.viewer, lock_job
                 )
+                if lock_job is not None:
+                    tx.said.append(await dependencies.request_for_version(tx, call, new, new_hash, lock_job))
         await tx.say(call.audit("Created", new.path, {"hash": new_hash}))
     return new_hash
 

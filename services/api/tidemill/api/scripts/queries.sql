@@ -6,10 +6,20 @@ SELECT pg_advisory_xact_lock(hashtextextended('platform.script ' || $1::text || 
 -- The head of the path and the version that the new one says it follows.
 SELECT s.hash, s.path, s.parent_hashes, s.summary, s.description, s.content, s.language, s.kind, s.schema, s.lock, s.tag, s.envs, s.labels,
        s.concurrent_limit, s.concurrency_key, s.priority, s.timeout_s, s.is_template, s.visible_to_runner_only, s.auto_kind,
+       s.lock_job IS NOT NULL AS lock_was_found,
+       s.lock_job IS NOT NULL AND s.lock IS NULL AND NOT EXISTS (
+           SELECT FROM queue.any_job j WHERE j.id = s.lock_job AND j.born = (SELECT queue.locate(s.lock_job)) AND j.outcome IS NULL
+       ) AS has_no_lock,
        NOT s.archived AND NOT s.deleted AS is_head, platform.may_write(s.path, $4, $5) AS may_write
 FROM platform.script s
 WHERE s.workspace_id = $1 AND (s.hash = $3 OR s.path = $2 AND NOT s.archived AND NOT s.deleted)
-ORDER BY s.hash FOR UPDATE;
+ORDER BY s.hash FOR UPDATE OF s;
+
+-- name: is_served
+SELECT EXISTS (SELECT FROM platform.script s WHERE s.workspace_id = $1 AND s.path = $2 AND s.serves);
+
+-- name: stop_serving
+UPDATE platform.script SET serves = false WHERE workspace_id = $1 AND path = $2 AND serves;
 
 -- name: find_newest
 SELECT s.hash FROM platform.script s WHERE s.workspace_id = $1 AND s.path = $2 ORDER BY s.created_at DESC, s.hash DESC LIMIT 1;
@@ -20,16 +30,33 @@ SELECT platform.may_write($1, $2, $3);
 -- name: insert
 INSERT INTO platform.script (workspace_id, hash, path, parent_hashes, summary, description, content, language, kind, schema, lock, tag,
                              envs, labels, concurrent_limit, concurrency_key, priority, timeout_s, is_template,
-                             visible_to_runner_only, auto_kind, deployment_message, created_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23);
+                             visible_to_runner_only, auto_kind, deployment_message, created_by, lock_job, serves)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25);
 
 -- name: archive
 UPDATE platform.script SET archived = true
 WHERE workspace_id = $1 AND hash = $2 AND NOT archived AND platform.may_write(path, $3, $4) RETURNING path;
 
--- name: archive_head
-UPDATE platform.script SET archived = true
-WHERE workspace_id = $1 AND path = $2 AND NOT archived AND NOT deleted AND platform.may_write(path, $3, $4) RETURNING hash;
+-- name: retire
+-- A head that goes takes what serves in its place along: nothing is left to run at the path.
+WITH head AS (
+    UPDATE platform.script SET archived = true, serves = false
+    WHERE workspace_id = $1 AND hash = $2 AND NOT archived AND platform.may_write(path, $3, $4) RETURNING path, hash
+), serving AS (
+    UPDATE platform.script s SET serves = false FROM head h
+    WHERE s.workspace_id = $1 AND s.path = h.path AND s.serves AND s.hash <> h.hash
+)
+SELECT h.path FROM head h;
+
+-- name: find_head
+SELECT s.hash FROM platform.script s WHERE s.workspace_id = $1 AND s.path = $2 AND NOT s.archived AND NOT s.deleted;
+
+-- name: why_no_lock
+-- What the jobs that were to find locks have said: nothing as long as they go on, and nothing any more after the retention.
+SELECT w.id AS lock_job, j.id IS NOT NULL AS is_known, j.outcome, j.result #>> '{error,message}' AS message
+FROM unnest($1::uuid[]) AS w (id)
+LEFT JOIN LATERAL (
+    SELECT a.id, a.outcome, a.result FROM queue.any_job a WHERE a.id = w.id AND a.born = (SELECT queue.locate(w.id)) LIMIT 1) j ON true;
 
 -- name: head
 SELECT s.* FROM platform.script s

@@ -26,6 +26,14 @@ async def version(call: Call) -> web.StreamResponse:
     return json(script)
 
 
+async def deployment_status(call: Call) -> web.StreamResponse:
+    """Answer whether a version has its lock, or why not."""
+    status = await store.deployment_status(call.ctx.database, call.workspace, call.params["hash"], call.viewer)
+    if status is None:
+        raise NotFound(f"There is no version {call.params['hash']}.")
+    return json(status)
+
+
 async def source_of_head(call: Call) -> web.StreamResponse:
     """Answer the bare content of the head of a path."""
     path = call.params["path"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tidemill.api.http.paging import Paged
 from tidemill.api.http.route import Policy, Refused, Route, Who, answers_json, answers_text
 from tidemill.api.scripts import deploy, read, rules
-from tidemill.api.scripts.schemas import CreateQuery, ListQuery, NewScript, Script, ScriptHistory
+from tidemill.api.scripts.schemas import CreateQuery, DeploymentStatus, ListQuery, NewScript, Script, ScriptHistory
 
 READ = Policy("scripts", "read", Who.MEMBER)
 WRITE = Policy("scripts", "write", Who.DEVELOPER)
@@ -83,6 +83,17 @@ ROUTES: tuple[Route, ...] = (
         summary="Get one version",
         answers={200: _SCRIPT, 404: _MISSING},
         tolerates=_NOT_KEPT,
+    ),
+    Route(
+        method="GET",
+        path="/w/{workspace}/scripts/deployment_status/h/{hash}",
+        handler=read.deployment_status,
+        policy=READ,
+        summary="Tell whether a version has its lock, or why not",
+        answers={
+            200: answers_json(DeploymentStatus, "Empty but for the job as long as it is looked for."),
+            404: _MISSING,
+        },
     ),
     Route(
         method="GET",

@@ -12,6 +12,8 @@ from tidemill.api.jobs import tags
 from tidemill.api.scripts import paths
 from tidemill.api.scripts.schemas import NewScript
 from tidemill.api.scripts.signatures.signature import Signature
+from tidemill.shared import requirements
+from tidemill.shared.requirements import NOTHING, NotUnderstood, Requirements
 from tidemill.shared.script import Language
 
 _NO_DEBOUNCING = Refused(reason="runs are not debounced yet")
@@ -68,9 +70,12 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     path: str
     parent_hashes: list[str]
-    fingerprint: bytes
+    fingerprints: Collection[bytes]
+    """As it is stored, and where its lock was found for it also without the lock."""
     is_head: bool
     may_write: bool
+    has_no_lock: bool = False
+    """Its lock was looked for in vain."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,14 +117,34 @@ def lacks_schema(new: NewScript) -> bool:
     return bytes(new.schema) == b"null"
 
 
-def completed(sent: Mapping[str, Any], signature: Signature) -> Mapping[str, Any]:
-    """Return the columns of a version with what was left open, the schema and `auto_kind`, read off its content."""
+def requirements_of(new: NewScript) -> Requirements:
+    """Return what a new version wants installed; raises BadRequest for what it may not want."""
+    if new.lock is not None:
+        return NOTHING
+    try:
+        return requirements.of(new.language, new.content)
+    except NotUnderstood as wrong:
+        raise BadRequest(f"The content can't be deployed: {wrong}") from wrong
+
+
+def completed(sent: Mapping[str, Any], signature: Signature, wanted: Requirements) -> Mapping[str, Any]:
+    """Return the columns of a version with what was left open, read off its content: schema, `auto_kind` and lock."""
     found = dict(sent)
+    if sent["lock"] is None:
+        found["lock"] = wanted.lock
     if sent["schema"] is None and signature.schema is not None:
         found["schema"] = msgspec.json.encode(signature.schema).decode()
     if sent["auto_kind"] is None and signature.is_library:
         found["auto_kind"] = LIBRARY
     return found
+
+
+def why_no_lock(said: str | None, *, is_known: bool) -> str:
+    """Return what is shown of a version whose lock was looked for in vain."""
+    if said is not None:
+        return said
+    why = "has ended without one" if is_known else "is not known any more"
+    return f"The job that was to find its dependencies {why}: deploy it again."
 
 
 def fingerprint(values: Mapping[str, Any]) -> bytes:
@@ -141,7 +166,7 @@ def place(new: NewScript, prints: Collection[bytes], head: Version | None, named
     fork: a version follows the head of its path, takes a free path, or moves the head of another path to a free one.
     """
     auto = new.auto_parent or False
-    if head is not None and head.fingerprint in prints:
+    if head is not None and not head.has_no_lock and not set(prints).isdisjoint(head.fingerprints):
         return NothingNew(head=head)
     if not new.parent_hash:
         if head is not None and not auto:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -78,6 +79,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     parent_hashes: list[str] | UnsetType = UNSET
     schema: msgspec.Raw | UnsetType = UNSET
     lock: str | UnsetType = UNSET
+    lock_error_logs: str | UnsetType = UNSET
     tag: str | UnsetType = UNSET
     envs: list[str] | UnsetType = UNSET
     labels: list[str] | UnsetType = UNSET
@@ -93,6 +95,14 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     starred: bool = False
     has_preprocessor: bool = False
     is_draft: bool = False
+
+
+class DeploymentStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version waits for before it serves: its lock, or why that was not found, and the job that looks for it."""
+
+    lock: str | UnsetType = UNSET
+    lock_error_logs: str | UnsetType = UNSET
+    job_id: UUID | UnsetType = UNSET
 
 
 class ScriptHistory(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -11,7 +12,7 @@ from tidemill.api.http.paging import Paged
 from tidemill.api.http.route import Viewer
 from tidemill.api.scripts import rules
 from tidemill.api.scripts.rules import Version
-from tidemill.api.scripts.schemas import ListQuery, NewScript, Script, ScriptHistory
+from tidemill.api.scripts.schemas import DeploymentStatus, ListQuery, NewScript, Script, ScriptHistory
 from tidemill.chassis.database import Executor
 from tidemill.chassis.sql import load
 
@@ -90,43 +91,75 @@ async def insert(
     parent: Version | None,
     message: str | None,
     viewer: Viewer,
+    lock_job: UUID | None,
 ) -> str:
-    """Write a new version down, archive the one that it follows, and return its hash, which `print_` decides."""
-    predecessor = await tx.fetchval(QUERIES.find_newest, workspace, values["path"])
+    """Write a new version down, archive the one that it follows, and return its hash, which `print_` decides.
+
+    It serves at once unless its lock is still to be found and another one serves meanwhile.
+    """
+    path = values["path"]
+    predecessor = await tx.fetchval(QUERIES.find_newest, workspace, path)
     new_hash = rules.hash_of(print_, predecessor)
     lineage: list[str] = []
     if parent is not None:
-        await tx.execute(QUERIES.archive, workspace, parent.hash, viewer.username, viewer.is_admin)
+        moves = parent.path != path
+        gone = QUERIES.retire if moves else QUERIES.archive
+        await tx.fetchval(gone, workspace, parent.hash, viewer.username, viewer.is_admin)
         lineage = [parent.hash, *parent.parent_hashes][: rules.KEPT_ANCESTORS]
+    serves = values["lock"] is not None or not await tx.fetchval(QUERIES.is_served, workspace, path)
+    if serves:
+        await tx.execute(QUERIES.stop_serving, workspace, path)
     columns = [values[name] for name in _OF_A_VERSION]
     await tx.execute(
-        QUERIES.insert, workspace, new_hash, columns[0], lineage, *columns[1:], message or None, viewer.username
+        QUERIES.insert,
+        workspace,
+        new_hash,
+        columns[0],
+        lineage,
+        *columns[1:],
+        message or None,
+        viewer.username,
+        lock_job,
+        serves,
     )
     return new_hash
 
 
 async def archive_head(tx: Executor, workspace: str, path: str, viewer: Viewer) -> str | None:
     """Archive the head of a path and return its hash, or None when there is none that the viewer may change."""
-    archived: str | None = await tx.fetchval(QUERIES.archive_head, workspace, path, viewer.username, viewer.is_admin)
-    return archived
+    await tx.execute(QUERIES.lock_path, workspace, path)
+    head: str | None = await tx.fetchval(QUERIES.find_head, workspace, path)
+    return head if head is not None and await archive_version(tx, workspace, head, viewer) is not None else None
 
 
 async def archive_version(tx: Executor, workspace: str, version: str, viewer: Viewer) -> str | None:
     """Archive one version and return its path, or None when there is none to archive that the viewer may change."""
-    path: str | None = await tx.fetchval(QUERIES.archive, workspace, version, viewer.username, viewer.is_admin)
+    path: str | None = await tx.fetchval(QUERIES.retire, workspace, version, viewer.username, viewer.is_admin)
     return path
 
 
 async def head(db: Executor, workspace: str, path: str, viewer: Viewer) -> Script | None:
     """Return the head of a path, or None when there is none that the viewer may see."""
     row = await db.fetchrow(QUERIES.head, workspace, path, viewer.username, viewer.is_admin)
-    return None if row is None else _script(row)
+    return None if row is None else _script(row, await _why_no_lock(db, [row]))
 
 
 async def version(db: Executor, workspace: str, version_hash: str, viewer: Viewer) -> Script | None:
     """Return one version, archived or not, or None when there is none that the viewer may see."""
     row = await db.fetchrow(QUERIES.version, workspace, version_hash, viewer.username, viewer.is_admin)
-    return None if row is None else _script(row)
+    return None if row is None else _script(row, await _why_no_lock(db, [row]))
+
+
+async def deployment_status(db: Executor, workspace: str, version_hash: str, viewer: Viewer) -> DeploymentStatus | None:
+    """Return how far a version's deployment is, or None when there is none that the viewer may see."""
+    row = await db.fetchrow(QUERIES.version, workspace, version_hash, viewer.username, viewer.is_admin)
+    if row is None:
+        return None
+    return DeploymentStatus(
+        lock=UNSET if row["lock"] is None else row["lock"],
+        lock_error_logs=_or_unset((await _why_no_lock(db, [row])).get(row["lock_job"])),
+        job_id=_or_unset(row["lock_job"]),
+    )
 
 
 async def source_of_head(db: Executor, workspace: str, path: str, without_extension: str, viewer: Viewer) -> str | None:
@@ -189,7 +222,8 @@ async def listing(db: Executor, workspace: str, query: ListQuery, viewer: Viewer
         query.per_page,
         query.offset,
     )
-    scripts = [_script(row) for row in rows]
+    why_no_lock = await _why_no_lock(db, rows)
+    scripts = [_script(row, why_no_lock) for row in rows]
     if query.without_description:
         scripts = [msgspec.structs.replace(each, description="") for each in scripts]
     return scripts
@@ -200,17 +234,34 @@ def _parts(text: str | None) -> Sequence[str] | None:
 
 
 def _version(row: asyncpg.Record) -> Version:
+    stored = {name: row[name] for name in _OF_A_VERSION}
     return Version(
         hash=row["hash"],
         path=row["path"],
         parent_hashes=row["parent_hashes"],
-        fingerprint=rules.fingerprint({name: row[name] for name in _OF_A_VERSION}),
+        fingerprints={
+            rules.fingerprint(stored),
+            *([rules.fingerprint({**stored, "lock": None})] if row["lock_was_found"] else []),
+        },
         is_head=row["is_head"],
         may_write=row["may_write"],
+        has_no_lock=row["has_no_lock"],
     )
 
 
-def _script(row: asyncpg.Record) -> Script:
+async def _why_no_lock(db: Executor, rows: Sequence[asyncpg.Record]) -> Mapping[UUID, str]:
+    """Return, by the job that looked for it, why a version has no lock; one that is still looked for is not there."""
+    jobs = [row["lock_job"] for row in rows if row["lock"] is None and row["lock_job"] is not None]
+    if not jobs:
+        return {}
+    return {
+        row["lock_job"]: rules.why_no_lock(row["message"], is_known=row["is_known"])
+        for row in await db.fetch(QUERIES.why_no_lock, jobs)
+        if row["outcome"] is not None or not row["is_known"]
+    }
+
+
+def _script(row: asyncpg.Record, why_no_lock: Mapping[UUID, str]) -> Script:
     return Script(
         workspace_id=row["workspace_id"],
         hash=row["hash"],
@@ -228,6 +279,7 @@ def _script(row: asyncpg.Record) -> Script:
         kind=row["kind"],
         schema=UNSET if row["schema"] is None else msgspec.Raw(row["schema"].encode()),
         lock=UNSET if row["lock"] is None else row["lock"],
+        lock_error_logs=_or_unset(why_no_lock.get(row["lock_job"])),
         tag=_or_unset(row["tag"]),
         envs=_or_unset(row["envs"]),
         labels=_or_unset(row["labels"]),

@@ -1,0 +1,40 @@
+"""Jobs that find out what exactly a script needs installed; nothing of the script runs."""
+
+from uuid import UUID
+
+from aiohttp import web
+
+from tidemill.api.http.route import Call
+from tidemill.api.jobs import rules, run, store
+from tidemill.api.jobs.args import NONE
+from tidemill.api.jobs.rules import Runnable
+from tidemill.api.jobs.schemas import RawDependencies, RequestQuery
+from tidemill.api.scripts.schemas import NewScript
+from tidemill.chassis.database import Executor
+from tidemill.chassis.telemetry import current_traceparent
+from tidemill.shared.script import DEPENDENCY_TAG, JobKind
+
+
+async def request_for_version(tx: Executor, call: Call, new: NewScript, version: str, job_id: UUID) -> str:
+    """Ask for the lock of a version as a part of its deployment, and return what was said, to be published."""
+    runnable = Runnable(
+        kind=JobKind.DEPENDENCIES, language=new.language, path=new.path, hash=version, tag=DEPENDENCY_TAG
+    )
+    job = rules.request(
+        runnable, RequestQuery(), NONE, call.viewer, call.workspace, job_id, traceparent=current_traceparent()
+    )
+    return await store.request(tx, job, NONE, None)
+
+
+async def find(call: Call) -> web.StreamResponse:
+    """Request a job that finds the lock of the code in the body, and answer its id."""
+    body: RawDependencies = call.body
+    return await run.id_of(call, rules.dependencies(body), NONE)
+
+
+async def wait_for(call: Call) -> web.StreamResponse:
+    """Find the lock of the code in the body and answer it."""
+    body: RawDependencies = call.body
+    answer = await run.result_of(call, rules.dependencies(body), NONE)
+    answer.set_status(201)
+    return answer
