@@ -37,7 +37,7 @@ async def broker(own_database_urls: DatabaseUrls, queue: Queue) -> AsyncIterator
 
 async def ask(queue: Queue, broker: Broker, code: str, args: Any = None, **changes: Any) -> uuid.UUID:
     """Request a preview and send its ticket, as the api does."""
-    job = a_job(kind="preview", code=code, hash=None, **changes)
+    job = a_job(**{"kind": "preview", "code": code, "hash": None, **changes})
     _, said = await queue.ask(job, args=args)
     await broker.publish(
         [

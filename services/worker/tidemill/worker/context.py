@@ -6,6 +6,7 @@ from tidemill.chassis.broker import Broker
 from tidemill.chassis.database import Database
 from tidemill.chassis.outbox import Outbox
 from tidemill.chassis.settings import ChassisSettings
+from tidemill.worker.environments.environments import Environments
 from tidemill.worker.held import Held
 from tidemill.worker.sandbox.pool import Sandbox
 from tidemill.worker.settings import WorkerSettings
@@ -27,4 +28,5 @@ class Context:
     outbox: Outbox
     sandbox: Sandbox
     sources: Sources
+    environments: Environments
     held: Held

@@ -1,8 +1,10 @@
 """One execution as a pipeline: prepare, execute, report.
 
-    claim ─▶ prepare ─▶ sandbox ─▶ report ─▶ tell those who wait
-               │           │          └ repeated until the database has answered: the claim key makes that harmless
-               │           └ stopped when the job is cancelled, the claim is over or this worker goes
+    claim ─▶ source ─▶ environment ─▶ sandbox ─▶ report ─▶ tell those who wait
+               │           │             │          └ repeated until the database has answered:
+               │           │             │            the claim key makes that harmless
+               │           └─────────────┴ stopped when the job is cancelled, the claim is over or this worker goes
+               │           └ what can't be installed fails the job; a job for a lock ends here
                └ a version that is gone fails the job
 
 Killing the process between any two lines leaves a claim whose lease runs out; the job is then claimed again.
@@ -24,23 +26,32 @@ from tidemill.chassis.service import background
 from tidemill.chassis.telemetry import Metric, count, observe, past_span, span
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress
-from tidemill.shared.script import Outcome
+from tidemill.shared.script import JobKind, Outcome
 from tidemill.worker import marks
 from tidemill.worker.context import SAYS, Context
 from tidemill.worker.environment import variables
+from tidemill.worker.environments.failure import NotInstallable, Stopped
 from tidemill.worker.held import Halt, Holding
 from tidemill.worker.logs import Chunk, Log
 from tidemill.worker.masking import masked
 from tidemill.worker.network import UnknownNetworkError, policy
+from tidemill.worker.sandbox.answers import canceled
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey
 from tidemill.worker.store import queue
 from tidemill.worker.store.queue import Answer, Claim, Report
+from tidemill.worker.store.scripts import Source, keep_lock
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=3)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The result of a job that was to find a lock."""
+
+    lock: str
 
 
 class ScriptGone(Exception):
@@ -93,38 +104,47 @@ async def run(ctx: Context, holding: Holding) -> None:
 
 
 async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, streamed: Log) -> Ending:
+    def say(line: str) -> None:
+        written.write(line + "\n")
+
     try:
-        execution = await _prepare(ctx, claim)
+        source = await _source(ctx, claim)
+        if claim.kind == JobKind.DEPENDENCIES:
+            lock = await ctx.environments.lock_of(claim.language, source.content, say, holding.stop)
+            return Ending(success=True, result=msgspec.Raw(msgspec.json.encode(Found(lock))), reason="returned")
+        network = policy(source.content, ctx.settings.job_network)
+        async with ctx.environments.lent(claim.language, source.content, source.lock, say, holding.stop) as environment:
+            with span("execute", kind=SpanKind.INTERNAL):
+                return await ctx.sandbox.run(
+                    ZygoteKey(
+                        workspace=claim.workspace_id,
+                        network=network,
+                        interpreter=environment.interpreter,
+                        environment=environment.folders,
+                    ),
+                    _execution(ctx, claim, source.content),
+                    on_log=written.write,
+                    on_stream=streamed.write,
+                    cancel=holding.stop,
+                )
     except ScriptGone as gone:
         return _failed("ScriptGone", str(gone))
-    try:
-        network = policy(execution.code, ctx.settings.job_network)
     except UnknownNetworkError as unknown:
         return _failed("UnknownNetwork", str(unknown))
-    try:
-        with span("execute", kind=SpanKind.INTERNAL):
-            return await ctx.sandbox.run(
-                ZygoteKey(workspace=claim.workspace_id, network=network),
-                execution,
-                on_log=written.write,
-                on_stream=streamed.write,
-                cancel=holding.stop,
-            )
+    except NotInstallable as wrong:
+        say(str(wrong))
+        return _failed(wrong.name, str(wrong))
+    except Stopped:
+        return canceled()
     except SandboxUnavailable as error:
         # The job's code has not begun: it goes back into the line, where another worker may find it.
         log.error("sandbox unavailable", extra={"job_id": str(claim.id), "error": str(error)})
         await asyncio.sleep(_LONGEST_PAUSE.total_seconds())
         holding.end(Halt.DRAINED)
-        return Ending(success=False, result=msgspec.Raw(b"null"), reason="canceled")
+        return canceled()
 
 
-async def _prepare(ctx: Context, claim: Claim) -> Execution:
-    code = claim.code
-    if code is None:
-        assert claim.hash is not None
-        code = await _source(ctx, claim.workspace_id, claim.hash)
-    if code is None:
-        raise ScriptGone(f"Version {claim.hash} of {claim.path} has been deleted.")
+def _execution(ctx: Context, claim: Claim, code: str) -> Execution:
     settings = ctx.settings
     longest = settings.job_timeout
     return Execution(
@@ -148,12 +168,19 @@ async def _prepare(ctx: Context, claim: Claim) -> Execution:
     )
 
 
-async def _source(ctx: Context, workspace_id: str, script_hash: str) -> str | None:
+async def _source(ctx: Context, claim: Claim) -> Source:
+    if claim.code is not None:
+        return Source(claim.code, None)
+    assert claim.hash is not None
     for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, Random()):  # noqa: S311 - jitter, not a secret
         try:
-            return await ctx.sources.get(workspace_id, script_hash)
+            source = await ctx.sources.get(claim.workspace_id, claim.hash)
         except DatabaseUnavailable:
             await asyncio.sleep(pause.total_seconds())
+            continue
+        if source is None:
+            raise ScriptGone(f"Version {claim.hash} of {claim.path} has been deleted.")
+        return source
     raise AssertionError("unreachable")
 
 
@@ -187,12 +214,7 @@ async def _report(
                 # Before the end, so that who hears of the end has all that was streamed; a claim that is over is
                 # told so by what comes next.
                 await queue.append_stream(ctx.database, claim, rest.seq, rest.text, rest.units)
-            answer, said = await queue.finish(
-                ctx.database,
-                claim,
-                _as_report(ctx, ending, found, await written.last()),
-                None if stopped else bytes(ending.result),
-            )
+            answer, said = await _finish(ctx, claim, ending, _as_report(ctx, ending, found, await written.last()))
         except DatabaseUnavailable:
             await asyncio.sleep(pause.total_seconds())
             continue
@@ -204,6 +226,19 @@ async def _report(
     if claim.reply_to is not None:
         ctx.broker.hint(hint_of(JobAnswered(job_id=claim.id), SAYS, replica=claim.reply_to))
     _tell_followers(ctx, claim, Progress.ENDED)
+
+
+async def _finish(ctx: Context, claim: Claim, ending: Ending, report: Report) -> tuple[Answer, str | None]:
+    result = None if ending.reason == "canceled" else bytes(ending.result)
+    if claim.kind != JobKind.DEPENDENCIES or claim.hash is None or not ending.success:
+        return await queue.finish(ctx.database, claim, report, result)
+    async with ctx.database.transaction() as tx:
+        answer, said = await queue.finish(tx, claim, report, result)
+        if answer is Answer.DONE:
+            # Only by whom the job belongs to, and only once: with the job's end or not at all.
+            lock = msgspec.json.decode(ending.result, type=Found).lock
+            await keep_lock(tx, claim.workspace_id, claim.hash, claim.id, lock)
+    return answer, said
 
 
 def _as_report(ctx: Context, ending: Ending, found: list[str] | None, chunk: Chunk | None) -> Report:

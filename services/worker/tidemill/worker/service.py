@@ -17,6 +17,7 @@ from tidemill.chassis.service import Frame, ServiceSpec, background
 from tidemill.shared.catalog import Service, worker_inbox
 from tidemill.worker import beat
 from tidemill.worker.context import Context
+from tidemill.worker.environments.environments import Environments
 from tidemill.worker.handlers import handlers
 from tidemill.worker.held import Halt, Held
 from tidemill.worker.network import endpoints
@@ -48,6 +49,7 @@ async def open_worker(frame: Frame) -> AsyncIterator[None]:
             outbox=frame.outbox,
             sandbox=sandbox,
             sources=Sources(frame.database),
+            environments=Environments(settings, frame.settings.home, frame.environ, sandbox.tier),
             held=Held(),
         )
         slots = Slots(ctx)
@@ -57,7 +59,7 @@ async def open_worker(frame: Frame) -> AsyncIterator[None]:
         )
         await queue.register(frame.database, ctx.me)
         inbox = listen(frame.broker, worker_inbox(str(ctx.me.worker_run)), handlers(ctx.held))
-        async with background(run(beating, frame.health)), inbox:
+        async with background(run(beating, frame.health), ctx.environments.tend()), inbox:
             await slots.open()
             log.info("worker takes jobs", extra={"worker": ctx.me.name, "isolation": ctx.me.isolation})
             try:

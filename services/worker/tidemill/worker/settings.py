@@ -2,12 +2,13 @@
 
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
 from tidemill.chassis.settings import doc
-from tidemill.shared.script import Language
+from tidemill.shared.script import DEPENDENCY_TAG, Language
 
 _MEBI = 1 << 20
 
@@ -16,7 +17,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What it serves, how much at once, and what a job may use."""
 
     worker_slots: Annotated[int, doc("jobs that run at the same time", ge=1, le=1000)] = os.cpu_count() or 1
-    worker_tags: Annotated[tuple[str, ...], doc("the tags whose jobs this worker runs")] = tuple(Language)
+    worker_tags: Annotated[tuple[str, ...], doc("the tags whose jobs this worker runs")] = (
+        *Language,
+        DEPENDENCY_TAG,
+    )
     worker_group: Annotated[str, doc("a name for workers of the same kind", pattern="^[a-z0-9-]{1,40}$")] = "default"
     worker_drain: Annotated[timedelta, doc("how long running jobs may go on after SIGTERM")] = timedelta(seconds=10)
     isolation: Annotated[
@@ -50,6 +54,15 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     job_output: Annotated[int, doc("output of a job in MiB; one that writes more is ended", ge=1)] = 1024
     job_result: Annotated[int, doc("result of a job in KiB; one that is larger fails the job", ge=1)] = 16384
     job_disk: Annotated[int, doc("space of a job in /tmp and /job, in MiB each", ge=1)] = 512
+    cache: Annotated[Path | None, doc("folder of downloaded and installed packages; default HOME/cache")] = None
+    cache_size: Annotated[int, doc("installed packages in MiB, and as much again of downloads", ge=1)] = 10240
+    offline: Annotated[bool, doc("install only what has been downloaded before or lies in a folder of wheels")] = False
+    install_timeout: Annotated[timedelta, doc("how long resolving or installing packages may take")] = timedelta(
+        minutes=10
+    )
+    resolutions_kept: Annotated[
+        timedelta, doc("for how long a script without a lock gets the versions that were found once")
+    ] = timedelta(hours=1)
     idle_children: Annotated[int, doc("sandboxed interpreters kept ready for each workspace", ge=1, le=64)] = 2
 
     @property
@@ -67,6 +80,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def job_memory_bytes(self) -> int:
         return self.job_memory * _MEBI
+
+    @property
+    def cache_size_bytes(self) -> int:
+        return self.cache_size * _MEBI
 
     @property
     def job_disk_bytes(self) -> int:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from tidemill.chassis.database import Database
+from tidemill.chassis.database import Database, Executor
 from tidemill.chassis.sql import load
 from tidemill.shared.script import Outcome
 
@@ -133,7 +133,7 @@ async def append_stream(database: Database, claim: Claim, seq: int, text: str, u
     return kept
 
 
-async def finish(database: Database, claim: Claim, report: Report, result: bytes | None) -> tuple[Answer, str | None]:
+async def finish(database: Executor, claim: Claim, report: Report, result: bytes | None) -> tuple[Answer, str | None]:
     """Store how the run ended; return what became of that, and what is to be published."""
     row = await database.fetchrow(
         QUERIES.finish,

@@ -1,0 +1,131 @@
+"""Jobs of a real worker with packages: in the real sandbox, from the queue to the outcome."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.worker.test_worker import ask, finished, log_of, says
+from tests.support.database import DatabaseUrls
+from tests.support.package_index import package_index
+from tests.support.queue import Queue, queue_of
+from tests.support.services import running
+from tests.support.wheels import a_wheel, only_from
+from tidemill.chassis.broker import Broker
+from tidemill.worker.environments import build
+from tidemill.worker.service import SERVICE
+
+USES = "import tinyone\ndef main():\n    return tinyone.__version__\n"
+PARALLEL = 500
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    folder = tmp_path / "wheels"
+    a_wheel(folder, "tinyone")
+    return folder
+
+
+@pytest.fixture
+async def queue(own_database_urls: DatabaseUrls) -> AsyncIterator[Queue]:
+    async with queue_of(own_database_urls) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def broker(own_database_urls: DatabaseUrls, queue: Queue, tmp_path: Path, wheels: Path) -> AsyncIterator[Broker]:
+    settings = {"TIDEMILL_WORKER_SLOTS": "16", "TIDEMILL_CACHE": str(tmp_path / "cache"), **only_from(wheels)}
+    async with running(own_database_urls, SERVICE, settings=settings) as broker:
+        yield broker
+
+
+@pytest.mark.slow
+async def test_five_hundred_jobs_with_one_cold_dependency_cost_one_installation_and_none_fails(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed: list[Path] = []
+    install = build._install
+
+    async def counted(*values: object) -> None:
+        installed.append(values[3])  # type: ignore[arg-type]
+        await install(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build, "_install", counted)
+    jobs = await asyncio.gather(*(ask(queue, broker, USES) for _ in range(PARALLEL)))
+    rows = [await finished(queue, job) for job in jobs]
+    assert [row["result"] for row in rows if row["outcome"] != "success"] == []
+    assert {row["result"] for row in rows} == {'"1.0"'}
+    assert len(installed) == 1
+
+
+async def test_a_job_tells_in_its_log_what_was_installed_for_it(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, USES)
+    assert json.loads((await finished(queue, job))["result"]) == "1.0"
+    log = await log_of(queue, job)
+    assert [word in log for word in ("resolving 1 requirement", "installing 1 package ...", "took")] == [True] * 3
+    again = await ask(queue, broker, USES)
+    await finished(queue, again)
+    assert "install" not in await log_of(queue, again)
+
+
+async def test_a_job_can_not_change_what_the_next_one_imports(queue: Queue, broker: Broker) -> None:
+    attack = """
+import os, pathlib, tinyone
+def main():
+    folder = pathlib.Path(tinyone.__file__).parent
+    refused = []
+    for attempt in (
+        lambda: (folder / "__init__.py").write_text("__version__ = 'evil'"),
+        lambda: (folder / "more.py").write_text("evil"),
+        lambda: (folder / "__init__.py").chmod(0o777),
+        lambda: (folder / "__init__.py").unlink(),
+        lambda: folder.parent.rename("/job/away"),
+    ):
+        try:
+            attempt()
+        except OSError as error:
+            refused.append(type(error).__name__)
+    return [len(refused), str(folder)]
+"""
+    refused, folder = json.loads((await finished(queue, await ask(queue, broker, attack)))["result"])
+    assert refused == 5
+    assert folder == "/env/0/tinyone", "the worker's own folders are not for jobs to know"
+    assert json.loads((await finished(queue, await ask(queue, broker, USES)))["result"]) == "1.0"
+
+
+async def test_a_job_whose_packages_can_not_be_had_fails_and_says_why(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, "import nosuch\ndef main(): pass\n")
+    row = await finished(queue, job)
+    error = json.loads(row["result"])["error"]
+    assert (row["outcome"], error["name"]) == ("failure", "ResolutionFailed")
+    assert "nosuch was not found" in error["message"]
+    assert "nosuch was not found" in await log_of(queue, job)
+
+
+async def test_a_job_for_a_lock_answers_it_and_runs_nothing(queue: Queue, broker: Broker) -> None:
+    asked = {"kind": "dependencies", "tag": "dependency"}
+    code = "import tinyone\nprint('it ran')\n"
+    job = await ask(queue, broker, code, **asked)
+    lock = json.loads((await finished(queue, job))["result"])["lock"]
+    assert lock.startswith("# py: 3.")
+    assert "tinyone==1.0" in lock
+    assert "it ran" not in await log_of(queue, job)
+    for language, code in (("python3", "import os"), ("bash", "echo it ran")):
+        nothing = await ask(queue, broker, code, language=language, **asked)
+        assert json.loads((await finished(queue, nothing))["result"]) == {"lock": ""}
+
+
+async def test_a_job_that_waits_for_its_packages_can_be_canceled(
+    own_database_urls: DatabaseUrls, queue: Queue, tmp_path: Path, wheels: Path
+) -> None:
+    async with package_index(wheels) as index:
+        index.hangs = True
+        settings = {"TIDEMILL_CACHE": str(tmp_path / "cache"), "UV_DEFAULT_INDEX": index.url}
+        async with running(own_database_urls, SERVICE, settings=settings) as broker:
+            job = await ask(queue, broker, USES)
+            await asyncio.wait_for(index.somebody_waits.wait(), 30)
+            await says(queue, job, "resolving")
+            await queue.cancel(job)
+            assert (await finished(queue, job))["outcome"] == "canceled"
