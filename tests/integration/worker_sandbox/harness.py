@@ -67,6 +67,7 @@ class Scripts:
         env: dict[str, str] | None = None,
         limits: Limits = Limits(),  # noqa: B008 (frozen)
         key: ZygoteKey | None = None,
+        warm: str | None = None,
     ) -> Run:
         execution = Execution(
             job_id="test",
@@ -76,6 +77,7 @@ class Scripts:
             args=msgspec.Raw(json.dumps(args or {}).encode()),
             env=env or {},
             limits=limits,
+            warm=warm,
         )
         run = Run()
         run.task = asyncio.create_task(

@@ -6,6 +6,7 @@ from asyncpg import PostgresError
 
 from tidemill.chassis.database import sqlstate
 from tidemill.chassis.loops import Turn
+from tidemill.chassis.telemetry import Metric, gauge
 from tidemill.worker.context import Context
 from tidemill.worker.store import queue
 
@@ -27,6 +28,7 @@ async def run_once(ctx: Context, *, draining: bool) -> Turn:
         log.warning("worker was forgotten and registers again")
         ctx.outbox.publish_soon(await queue.register(ctx.database, ctx.me))
         return Turn()
+    gauge(Metric.WARM_CHILDREN, len(ctx.sandbox.warm))
     ctx.outbox.publish_soon(said)
     ctx.held.judge(verdicts, claimed)
     return Turn(counts={"held": len(held)})

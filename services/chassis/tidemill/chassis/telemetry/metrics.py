@@ -20,6 +20,7 @@ class Metric(StrEnum):
     JOBS_WAITING = "tidemill.jobs.waiting"
     OLDEST_WAITING = "tidemill.jobs.oldest_waiting"
     SLOTS_BUSY = "tidemill.worker.slots_busy"
+    WARM_CHILDREN = "tidemill.worker.warm_children"
     MESSAGE_HANDLED = "tidemill.message.handled"
     MESSAGES_BURIED = "tidemill.messages.buried"
     LOOP_TURN = "tidemill.loop.turn"
@@ -42,6 +43,7 @@ METRICS: Mapping[Metric, MetricSpec] = {
     Metric.JOBS_WAITING: MetricSpec("gauge", "{job}", "queued jobs by tag"),
     Metric.OLDEST_WAITING: MetricSpec("gauge", "s", "age of the oldest queued job by tag"),
     Metric.SLOTS_BUSY: MetricSpec("gauge", "{slot}", "slots of a worker that run a job"),
+    Metric.WARM_CHILDREN: MetricSpec("gauge", "{process}", "processes that wait for the next job of a warm script"),
     Metric.MESSAGE_HANDLED: MetricSpec("histogram", "s", "message handlers by queue and whether they raised"),
     Metric.MESSAGES_BURIED: MetricSpec("counter", "{message}", "messages sent to the dead letters by queue"),
     Metric.LOOP_TURN: MetricSpec("histogram", "s", "turns of a loop by name and whether they raised"),

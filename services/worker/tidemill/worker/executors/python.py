@@ -14,4 +14,5 @@ def order(execution: Execution) -> Order:
         args=execution.args,
         env=execution.env,
         limits=order_limits(execution.limits),
+        warm=execution.warm is not None,
     )

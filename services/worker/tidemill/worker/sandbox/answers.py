@@ -14,13 +14,17 @@ _FROM_CHILD: tuple[Reason, ...] = (
     "returned", "raised", "exit_code", "killed", "memory", "files", "disk", "result_limit", "refused",
 )  # fmt: skip
 LIMITS: tuple[Reason, ...] = ("memory", "processes", "files", "disk", "output", "timeout", "result_limit")
+LEAVES_A_PROCESS: tuple[Reason, ...] = ("returned", "raised", "exit_code")
 _WHY_UNKNOWN: tuple[Reason, ...] = ("raised", "exit_code", "killed")
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """One frame of a child: exactly one of ready, refused, stream, or an answer."""
+    """One frame of a child: exactly one of ready, refused, stream, an answer, and clean or spent after a warm one."""
 
     ready: bool = False
+    clean: bool = False
+    spent: str | None = None
+    resident_kb: int = 0
     refused: str | None = None
     stream: str | None = None
     success: bool = False

@@ -1,6 +1,8 @@
-"""One sandboxed child as the worker holds it: takes one job, hears its output, knows its end.
+"""One sandboxed child as the worker holds it: takes a job, hears its output, knows its end.
 
     starting ─ ready ─▶ idle ─ run() ─▶ busy ─ answer, time-out, cancel, limit ─▶ killed ─▶ ended
+                         ▲                └ answer of a warm job ─▶ clearing up ─ spent, or in too long a time ─▶ killed
+                         └────────────────────────── clean ───────────────┘
 
 The answer comes before the process has ended, and ending is not waited for: SIGKILL to pid 1 of its namespace ends all
 of it. A child that goes without having read its order leaves unread bytes in the socket, which the kernel reports as
@@ -29,10 +31,15 @@ _READ = 1 << 16
 _SMALL_FRAME = 1 << 16  # what a child may say before it has a job
 _GO = b"\n"
 _KILL_WAIT = timedelta(seconds=5)
+_CLEAR_UP_WAIT = timedelta(seconds=3)
 
 
 class NeverStartedError(Exception):
     """The child died before it had read its job; another child may run it."""
+
+
+class SpentError(Exception):
+    """The child can't run another job; the text says why."""
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -66,12 +73,26 @@ class Child:
         self._heard = 0
         self._output_limit = 0
         self._never_read = False
+        self._clean: asyncio.Future[int] | None = None  # the KiB it holds, when it is to be had again
         for fd in (sock.fileno(), output):
             os.set_blocking(fd, False)
         loop.add_reader(sock.fileno(), self._on_socket)
 
-    async def run(self, order: bytes, limits: Limits, on_log: Hear, on_stream: Hear, cancel: asyncio.Event) -> Ending:
-        """Return how the job ended, after all that it wrote until then has been heard."""
+    async def run(
+        self,
+        order: bytes,
+        limits: Limits,
+        on_log: Hear,
+        on_stream: Hear,
+        cancel: asyncio.Event,
+        *,
+        warm: bool = False,
+    ) -> Ending:
+        """Return how the job ended, after all that it wrote until then has been heard.
+
+        The child has been killed then; or, after the answer of a warm job, it is about to clear up: see `clean`.
+        """
+        self._clean = None
         output = self._output = Output(limits.log_bytes, limits.result_bytes, on_log, on_stream)
         self._result_limit = limits.result_bytes
         self._output_limit = limits.output_bytes
@@ -83,6 +104,7 @@ class Child:
         )
         canceled = asyncio.ensure_future(cancel.wait())
         canceled.add_done_callback(lambda task: None if task.cancelled() else self._conclude(answers.canceled()))
+        lives = False
         try:
             ending = await self._ending
             if ending is None:
@@ -92,13 +114,37 @@ class Child:
             self._drain(output)
             self._succeeded = ending.success
             figures = self.figures()
+            lives = warm and ending.reason in answers.LEAVES_A_PROCESS and not output.stream_overflow
         finally:
             timeout.cancel()
             canceled.cancel()
-            self.close()
+            if lives and not self.ended.done():
+                self._let_it_clear_up()
+            else:
+                self.close()
         if output.stream_overflow:
             ending = answers.too_large(limits.result_bytes)
         return answers.explained(ending, figures, limits)
+
+    async def clean(self) -> int:
+        """Return, with the KiB that it holds, when a warm child may be given its next job; raises SpentError."""
+        assert self._clean is not None
+        try:
+            async with asyncio.timeout(_CLEAR_UP_WAIT.total_seconds()):
+                resident = await self._clean
+        except TimeoutError:
+            raise SpentError("it took too long to clear up") from None
+        counted = self.figures()
+        if counted.killed_for_memory or counted.met_process_limit:
+            raise SpentError("its job met a limit")
+        if self.group is not None:
+            self.group.forget_peak()
+        return resident
+
+    @property
+    def clears_up(self) -> bool:
+        """Tell whether its job has ended well enough for it to go on living."""
+        return self._clean is not None
 
     def admit(self, group: Group | None) -> None:
         """Let it go into its group and prepare itself there."""
@@ -150,8 +196,19 @@ class Child:
         while self._pidfd >= 0 and self._on_socket():
             pass
         self._conclude(None)
+        if self._clean is not None and not self._clean.done():
+            self._clean.set_exception(SpentError("it ended"))
         if not self.ready.done():
             self.ready.set_exception(NeverStartedError("the child ended before it was ready"))
+
+    def _let_it_clear_up(self) -> None:
+        """Hear nothing but whether it is clean: what is written from now on belongs to no job."""
+        self._output = None
+        self._ending = self._loop.create_future()
+        self._frame_limit = _SMALL_FRAME
+        self._heard = 0
+        self._clean = self._loop.create_future()
+        self._take_frames()
 
     def _explain(self) -> Ending:
         """Return what is known of an end without an answer."""
@@ -202,6 +259,9 @@ class Child:
             self._loop.remove_reader(self._sock.fileno())
             return False
         self._received += data
+        return self._take_frames()
+
+    def _take_frames(self) -> bool:
         while len(self._received) >= _HEAD and not self._ending.done():
             size = int.from_bytes(self._received[:_HEAD], "big")
             if size > self._frame_limit:
@@ -216,9 +276,11 @@ class Child:
 
     def _on_frame(self, frame: answers.Frame) -> None:
         if self._output is None:
-            if self.ready.done():
+            if self._clean is not None:
+                self._on_cleared_up(frame)
+            elif self.ready.done():
                 return
-            if frame.ready:
+            elif frame.ready:
                 self.ready.set_result(None)
             else:
                 self.ready.set_exception(SandboxUnavailable(frame.refused or "the child was not ready"))
@@ -231,9 +293,25 @@ class Child:
         else:
             self._conclude(answers.ending(frame))
 
+    def _on_cleared_up(self, frame: answers.Frame) -> None:
+        assert self._clean is not None
+        if self._clean.done():  # nothing may be said before the next job
+            self.close()
+        elif frame.clean:
+            self._discard()
+            self._clean.set_result(frame.resident_kb)
+        else:
+            self._clean.set_exception(SpentError(frame.spent or frame.refused or "it said what it had not been asked"))
+
+    def _discard(self) -> None:
+        """Throw away all that the pipe holds: it was written after the answer."""
+        with suppress(BlockingIOError):
+            os.splice(self._output_fd, _devnull(), 1 << 20)
+
     def _on_output(self) -> None:
-        assert self._output is not None
-        if not self._hear(self._output):
+        if self._output is None:
+            self._discard()
+        elif not self._hear(self._output):
             self._loop.remove_reader(self._output_fd)
 
     def _hear(self, output: Output) -> bool:

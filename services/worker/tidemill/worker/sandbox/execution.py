@@ -69,6 +69,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     args: msgspec.Raw = msgspec.Raw(b"{}")
     env: dict[str, str] = {}
     limits: Limits = Limits()
+    warm: str | None = None  # jobs for which this is equal may have the same process, one after the other
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +92,7 @@ class OrderLimits(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child is told, once, on its socket."""
+    """What the child is told on its socket: once, or for each job of a warm one."""
 
     program: Literal["python", "bash"]
     code: str
@@ -100,6 +101,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     entrypoint: str = "main"
     args: msgspec.Raw = msgspec.Raw(b"{}")
     argv: list[str] = []
+    warm: bool = False  # clear up after the answer and wait for the next order
 
 
 def order_limits(limits: Limits) -> OrderLimits:

@@ -2,6 +2,7 @@
 
     with Sandbox(settings) ── run(key, execution) ──▶ zygote of that key ──▶ idle child ──▶ Ending
                                  (started on demand, least recently used closed beyond max_zygotes)
+                                        └─ warm ──▶ child of the job before, if one waits (see warm.py)
 
 Which tier of isolation is in force is found out by trying, the strictest first (see tiers.py); none needs root.
 A zygote has a network of its own, from which only the api can be reached, or everything but this host by pasta or
@@ -34,11 +35,12 @@ import msgspec
 from tidemill.worker.executors import EXECUTORS
 from tidemill.worker.sandbox import answers, tiers
 from tidemill.worker.sandbox.child import NeverStartedError
-from tidemill.worker.sandbox.execution import Ending, Execution, Order, room
+from tidemill.worker.sandbox.execution import Ending, Execution, Order, Room, room
 from tidemill.worker.sandbox.groups import Groups
 from tidemill.worker.sandbox.inside import linux
 from tidemill.worker.sandbox.output import Hear
 from tidemill.worker.sandbox.settings import Network, SandboxSettings, SandboxUnavailable, Tier, ZygoteKey
+from tidemill.worker.sandbox.warm import Kind, Pair, WarmChildren
 from tidemill.worker.sandbox.zygote import Zygote
 
 __all__ = ["Sandbox", "SandboxSettings", "SandboxUnavailable", "ZygoteKey"]
@@ -63,6 +65,7 @@ class Sandbox:
         self._starting: dict[ZygoteKey, asyncio.Task[Zygote]] = {}
         self._failures: dict[ZygoteKey, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.warm = WarmChildren(settings)
         self._closing = False
         self.groups = Groups(settings.job_uid)
         self.uplink: str | None = None
@@ -117,6 +120,7 @@ class Sandbox:
         for task in self._starting.values():
             task.cancel()
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        await self.warm.close()
         await asyncio.gather(*self._tasks, *(zygote.close() for zygote in self._zygotes.values()))
         self._zygotes.clear()
         await self.groups.close()
@@ -190,25 +194,63 @@ class Sandbox:
             return answers.failed("refused", "UnknownLanguage", f"this worker does not run {execution.language}")
         if key.network == "none" and not self._has_own_network:
             return answers.failed("refused", "NetworkPolicyUnavailable", NO_OWN_NETWORK)
-        order = msgspec.json.encode(self._counted(executor.order(execution)))
+        order = self._counted(executor.order(execution))
+        order, kind = self._warmth(order, key, execution, on_log)
+        encoded = msgspec.json.encode(order)
         for _ in range(ATTEMPTS):
             if cancel.is_set():
                 return answers.canceled()
             try:
-                zygote = await self._zygote(key, cancel)
-                child = await zygote.take(room(execution.limits))
+                pair = await self._child(key, kind, room(execution.limits), cancel)
             except NeverStartedError:
                 continue
             try:
                 if cancel.is_set():
                     return answers.canceled()
-                return await child.run(order, execution.limits, on_log, on_stream, cancel)
+                return await pair.child.run(encoded, execution.limits, on_log, on_stream, cancel, warm=order.warm)
             except NeverStartedError:
                 log.warning("a sandbox child died before its job began", extra={"job_id": execution.job_id})
             finally:
-                zygote.release(child)
-                self._close_superfluous()
+                self._give_back(kind, pair)
         raise SandboxUnavailable(f"{ATTEMPTS} children died before the job began; is the machine out of memory?")
+
+    def _warmth(self, order: Order, key: ZygoteKey, execution: Execution, on_log: Hear) -> tuple[Order, Kind | None]:
+        """Return the order as it can be had here, and whose child it may get when it is warm."""
+        if not order.warm:
+            return order, None
+        if (why_not := self._no_warmth()) is not None:
+            on_log(f"[not warm: {why_not}]\n")
+            return msgspec.structs.replace(order, warm=False), None
+        kind = _kind(key, execution)
+        if (spent := self.warm.why_not(kind)) is not None:
+            on_log(f"[warm: the process of an earlier job was not kept: {spent}]\n")
+        return order, kind
+
+    def _no_warmth(self) -> str | None:
+        """Return why no process can be kept for a next job, or None."""
+        if self.tier == "reduced":
+            return "in the tier reduced nobody could clear up after a job; it has a process of its own"
+        if not self._settings.warm_children:
+            return "this worker keeps no processes (TIDEMILL_WARM_CHILDREN is 0)"
+        return None
+
+    async def _child(self, key: ZygoteKey, kind: Kind | None, wanted: Room, cancel: asyncio.Event) -> Pair:
+        """Return the child of an earlier job of this kind, or a new one."""
+        if kind is not None and (pair := await self.warm.take(kind)) is not None:
+            pair.zygote.resume()
+            if self._zygotes.get(key) is pair.zygote:
+                self._zygotes.move_to_end(key)
+            return pair
+        zygote = await self._zygote(key, cancel)
+        return Pair(zygote, await zygote.take(wanted))
+
+    def _give_back(self, kind: Kind | None, pair: Pair) -> None:
+        if kind is not None and pair.child.clears_up:
+            pair.zygote.rest()
+            self.warm.keep(kind, pair)
+        else:
+            pair.zygote.release(pair.child)
+        self._close_superfluous()
 
     def _counted(self, order: Order) -> Order:
         """Leave the counting of processes to the control group, where there is one: it tells what it has refused."""
@@ -306,6 +348,12 @@ class Sandbox:
     def _forget_scratch(self) -> None:
         if self._settings.scratch is None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _kind(key: ZygoteKey, execution: Execution) -> Kind:
+    assert execution.warm is not None
+    limits = msgspec.structs.replace(execution.limits, wall_time=timedelta(0))  # the worker's to see to
+    return Kind(zygote=key, key=execution.warm, limits=limits)
 
 
 def _forget_abandoned() -> None:

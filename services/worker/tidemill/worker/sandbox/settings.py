@@ -44,6 +44,9 @@ class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
     job_uid: int = JOB_UID  # who jobs are outside the sandbox when we are root
     idle_children: int = 2
     room: Room = Room()  # what the first children are made for, before any job has said what it needs
+    warm_children: int = 8  # of all workspaces together; those longest unused end first
+    warm_memory_bytes: int = 1 << 30  # what all that wait may hold together
+    warm_idle: timedelta = timedelta(minutes=10)  # how long one waits for its next job
     max_zygotes: int = 8
     network: Network = "all"  # of jobs that do not ask for less; a sandbox that cannot give it is not opened
     uplinks: tuple[str, ...] = ("pasta", "slirp4netns")  # what connects a network of its own, the best first

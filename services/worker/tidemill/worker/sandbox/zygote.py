@@ -193,6 +193,15 @@ class Zygote:
         self._busy -= 1
         self._restock()
 
+    def rest(self) -> None:
+        """Take note that a warm child's job has ended, and see to the stock."""
+        self._busy -= 1
+        self._restock()
+
+    def resume(self) -> None:
+        """Take note that a warm child has its next job."""
+        self._busy += 1
+
     def prepare(self, room: Room) -> None:
         """Fill the stock before the first job comes."""
         self._room = room

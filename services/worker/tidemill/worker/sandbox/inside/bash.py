@@ -18,6 +18,8 @@ from typing import Any
 
 from . import encode, room
 from .answer import Answer, failure, too_large
+from .place import Place
+from .warm import Warmth
 
 Emit = Callable[[str], None]
 
@@ -28,9 +30,9 @@ _CHUNK = 65536
 _LEFT_IN_PIPES = 1 << 20
 
 
-def run(order: dict[str, Any], folder: str, emit: Emit) -> Answer:  # noqa: ARG001 (its lines are found in the log)
+def run(order: dict[str, Any], place: Place, emit: Emit, warmth: Warmth | None) -> Answer:  # noqa: ARG001 (for Python)
     """Run the script under `bash -e` and return its answer; what it left in the background dies with the child."""
-    script = f"{folder}/main.sh"
+    script = f"{place.job}/main.sh"
     Path(script).write_text(order["code"], encoding="utf-8")
     try:
         process = subprocess.Popen(
@@ -46,7 +48,7 @@ def run(order: dict[str, Any], folder: str, emit: Emit) -> Answer:  # noqa: ARG0
     code = process.wait()
     if code:
         return failed(code, heard)
-    return collect(folder, heard, order["limits"]["result_bytes"])
+    return collect(place.job, heard, order["limits"]["result_bytes"])
 
 
 class Heard:

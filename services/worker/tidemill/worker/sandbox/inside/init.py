@@ -38,7 +38,7 @@ def live(sock: socket.socket, output: int, order: dict[str, Any], environment: l
             confine.die_with_parent()
             confine.reduce(order["folder"], [str(Path(sys.base_prefix).resolve()), *environment])
         gc.enable()
-        job.run_one(sock, order["folder"], environment)
+        job.run(sock, order["folder"], environment)
     except BaseException as error:  # nothing may run past this point: the zygote's own loop is above
         refused = str(error) if isinstance(error, confine.RefusedError) else f"the sandbox failed: {error!r}"
         with suppress(OSError):  # without the socket the exit code must do

@@ -1,4 +1,7 @@
-"""The process that runs user code: rehearses, waits for its one job, runs it and answers before it ends."""
+"""The process that runs user code: rehearses, waits for its job, runs it and answers before it ends.
+
+A warm one clears up after the answer, says that it has, and waits for the next job of the same script.
+"""
 
 from __future__ import annotations
 
@@ -10,49 +13,52 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from . import bash, confine, frames, python, room
+from . import bash, confine, frames, linux, python, room
 from .answer import Answer
+from .place import Place
+from .warm import Warmth
 
 Emit = Callable[[str], None]
 
-RUNNERS: Mapping[str, Callable[[dict[str, Any], str, Emit], Answer]] = {
+RUNNERS: Mapping[str, Callable[[dict[str, Any], Place, Emit, Warmth | None], Answer]] = {
     "python": python.run,
     "bash": bash.run,
 }
 
-
-class Place(NamedTuple):
-    """The job's two folders: its working folder and its temporary files."""
-
-    job: str
-    tmp: str
+_environment = os.environ
 
 
-def run_one(sock: socket.socket, folder: str, environment: list[str]) -> NoReturn:
-    """Get ready, say so, take one job and end; the worker's going away ends it as well."""
+def run(sock: socket.socket, folder: str, environment: list[str]) -> NoReturn:
+    """Get ready, say so, take one job, or more of the same if warm, and end; the worker's going ends it as well."""
     place = Place(f"{folder}/job", f"{folder}/tmp")
     os.chdir(place.job)
-    room.watch(place.job, place.tmp, "/dev/shm")
+    room.watch(*place)
     os.umask(0o022)
     forget_ourselves(place, environment)
     # The first run touches, and so copies, hundreds of memory pages: better now than when somebody waits.
     python.rehearse(place.job)
     frames.send(sock, b'{"ready":true}')
-    order = frames.receive(sock)
-    if order is None:
-        os._exit(0)
-    set_environment(order["env"], place)
-    confine.limit(order["limits"])
     own_pid = os.getpid()
 
     def emit(chunk: str) -> None:
         frames.send(sock, json.dumps({"stream": chunk}).encode())
 
-    answer = RUNNERS[order["program"]](order, place.job, emit)
-    if os.getpid() == own_pid:  # a fork made by the script has come back here: the answer is not for it to give
+    warmth = Warmth(place)
+    while (order := frames.receive(sock)) is not None:
+        set_environment(order["env"], place)
+        if warmth.is_new:
+            confine.limit(order["limits"])
+        answer = RUNNERS[order["program"]](order, place, emit, warmth if order["warm"] else None)
+        if os.getpid() != own_pid:  # a fork made by the script has come back here: the answer is not for it to give
+            break
         frames.send(sock, answer.frame(peak_kb()))
+        if not order["warm"]:
+            break
+        frames.send(sock, warmth.clear_up(order["limits"]["memory_bytes"]))
+        if warmth.spent:
+            break
     os._exit(0)
 
 
@@ -75,7 +81,9 @@ def forget_ourselves(place: Place, environment: list[str]) -> None:
 
 def set_environment(env: dict[str, str], place: Place) -> None:
     """Give the job exactly this environment, with the few variables that no program does without."""
+    os.environ = _environment  # noqa: B003 (a warm script may have put another in its place)
     os.environ.clear()
+    linux.clear_environment()  # also of what was not written by Python
     os.environ.update({"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **env})
     os.environ.update({"HOME": place.tmp, "TMPDIR": place.tmp})
     time.tzset()

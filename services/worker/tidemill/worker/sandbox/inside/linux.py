@@ -102,6 +102,10 @@ def syscall(number: int, *arguments: int | bytes) -> int:
     return int(_libc.syscall(ctypes.c_long(number), *given))
 
 
+def clear_environment() -> None:
+    _check(_libc.clearenv(), "clearenv")
+
+
 def drop_capabilities() -> None:
     """Give up every capability, for this process and for whatever it will execute."""
     for capability in range(_CAPABILITIES):

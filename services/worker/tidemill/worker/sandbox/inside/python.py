@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextvars
 import errno
 import json
 import os
@@ -13,11 +14,14 @@ import traceback
 import types
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import arguments, encode, room
 from .answer import Answer, failure
+from .place import Place
+from .warm import Warmth
 
 Emit = Callable[[str], None]
 
@@ -26,13 +30,21 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 REHEARSAL = "import json\n\ndef main(x: int = 1, **rest):\n    print(end='')\n    return {'x': x, 'rest': rest}\n"
 
 
-def run(order: dict[str, Any], folder: str, emit: Emit) -> Answer:
+def run(order: dict[str, Any], place: Place, emit: Emit, warmth: Warmth | None) -> Answer:
     """Run the script to its end, threads and exit handlers included, and return its answer."""
     own_pid = os.getpid()
     reseed()
-    answer = evaluate(order["code"], order["entrypoint"], order["args"], f"{folder}/{MODULE}.py", emit)
+    code, path = order["code"], f"{place.job}/{MODULE}.py"
+    module = partial(load, code, path)
+    if warmth is not None:
+        module = partial(warmth.module, path, code, module)
+    answer = evaluate(module, order["entrypoint"], order["args"], path, emit)
     if os.getpid() == own_pid:
-        finish()
+        if warmth is None or warmth.needs_an_end():
+            finish()
+        else:
+            warmth.flush()
+        flush()
     return answer
 
 
@@ -43,26 +55,33 @@ def is_own(function: Callable[..., Any], name: str) -> bool:
 
 def rehearse(folder: str) -> None:
     """Run a trivial script once and leave no trace of it."""
-    order = json.loads(json.dumps({"code": REHEARSAL, "entrypoint": "main", "args": {"x": 1, "y": "z"}}))
-    evaluate(order["code"], order["entrypoint"], order["args"], f"{folder}/{MODULE}.py", lambda _: None)
+    order = json.loads(json.dumps({"entrypoint": "main", "args": {"x": 1, "y": "z"}}))
+    path = f"{folder}/{MODULE}.py"
+    evaluate(partial(load, REHEARSAL, path), order["entrypoint"], order["args"], path, lambda _: None)
     del sys.modules[MODULE]
-    Path(folder, f"{MODULE}.py").unlink()
+    Path(path).unlink()
 
 
-def evaluate(code: str, entrypoint: str, args: dict[str, Any], path: str, emit: Emit) -> Answer:
+def evaluate(
+    module: Callable[[], types.ModuleType], entrypoint: str, args: dict[str, Any], path: str, emit: Emit
+) -> Answer:
     """Return the answer of one call; every exception becomes one."""
     try:
-        module = load(code, path)
-        function = getattr(module, entrypoint, None)
+        function = getattr(module(), entrypoint, None)
         if not callable(function) or not is_own(function, entrypoint):
             return failure("raised", "EntrypointNotFound", f"the script defines no function named {entrypoint!r}")
         positional, keywords = arguments.bind(function, args)
-        value = gather(function(*positional, **keywords), emit)
+        # In a context of its own, so that what it sets there is gone afterwards.
+        value = contextvars.copy_context().run(_call, function, positional, keywords, emit)
         return Answer(True, "returned", encode.to_json(value))
     except SystemExit as stop:
         return stopped(stop)
     except BaseException as error:
         return raised(error, path)
+
+
+def _call(function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any], emit: Emit) -> Any:
+    return gather(function(*positional, **keywords), emit)
 
 
 def load(code: str, path: str) -> types.ModuleType:
@@ -141,9 +160,12 @@ def reason_of(error: BaseException) -> str:
 
 
 def finish() -> None:
-    """Do what an interpreter does at its end: wait for threads, run exit handlers, flush."""
+    """Do what an interpreter does at its end: wait for threads, run exit handlers."""
     threading._shutdown()  # type: ignore[attr-defined]  # what Py_FinalizeEx calls; there is no public name
     atexit._run_exitfuncs()
+
+
+def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # the script may have closed or replaced it
             stream.flush()

@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -93,6 +94,7 @@ def preload() -> None:
     site = __import__("site")
     for name in SITE_BUILTINS:
         getattr(site, name)()
+    weakref.finalize(site, int).detach()  # the first one registers an exit handler, which no job shall seem to leave
     gc.collect()
     gc.freeze()
     gc.disable()
