@@ -88,6 +88,7 @@ CREATE TABLE platform.script (
     is_template            boolean NOT NULL,
     visible_to_runner_only boolean NOT NULL,
     auto_kind              text,
+    dedicated_worker       boolean NOT NULL,
     deployment_message     text,
     created_by             text NOT NULL,
     created_at             timestamptz NOT NULL DEFAULT clock_timestamp(),

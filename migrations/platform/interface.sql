@@ -15,9 +15,9 @@ $$;
 
 -- The source of one immutable version, for the worker that has claimed a job of it.
 CREATE OR REPLACE FUNCTION platform.script_source(p_workspace_id text, p_hash text)
-RETURNS TABLE (content text, lock text)
+RETURNS TABLE (content text, lock text, dedicated_worker boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT s.content, s.lock FROM platform.script s WHERE s.workspace_id = p_workspace_id AND s.hash = p_hash AND NOT s.deleted
+    SELECT s.content, s.lock, s.dedicated_worker FROM platform.script s WHERE s.workspace_id = p_workspace_id AND s.hash = p_hash AND NOT s.deleted
 $$;
 
 -- Keep the lock that a version's own job has found, and let the version serve its path if it is still the head. Called in

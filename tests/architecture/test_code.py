@@ -16,6 +16,7 @@ READERS_OF_THE_ENVIRONMENT: Mapping[str, str] = {
     "services/chassis/tidemill/chassis/service.py": "the main program of each service hands it to settings",
     "services/chassis/tidemill/chassis/telemetry/signals.py": "the OTEL_ variables, which we do not name",
     "services/worker/tidemill/worker/sandbox/inside/job.py": "makes the environment of the user's code",
+    "services/worker/tidemill/worker/sandbox/inside/warm.py": "makes it again for the next job of the same script",
     "deploy/allinone/dependencies.py": "builds the environment of pip and uv",
     "deploy/allinone/tidemill/allinone/provide.py": "its main program",
     "deploy/allinone/tidemill/allinone/rabbitmq.py": "builds the environment of RabbitMQ",

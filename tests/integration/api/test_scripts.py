@@ -50,6 +50,7 @@ async def test_a_deployed_script_comes_back_as_it_was_sent(api: House) -> None:
         "is_template": True,
         "visible_to_runner_only": True,
         "auto_kind": "lib",
+        "dedicated_worker": True,
         "deployment_message": "first",
         "skip_draft_deletion": True,
         "ws_error_handler_muted": False,
@@ -178,6 +179,14 @@ async def test_a_script_moves_to_a_free_path(api: House) -> None:
     assert "taken" in await refused(api, 400, path="u/ann/taken", parent_hash=after)
 
 
+async def test_scripts_with_a_dedicated_worker_can_be_listed(api: House) -> None:
+    await api.script("u/ann/cold_one")
+    await api.script("u/ann/warm_one", dedicated_worker=True)
+    for wanted, path in (("true", "u/ann/warm_one"), ("false", "u/ann/cold_one")):
+        found = (await api.get("ann", "scripts/list", path_start=path[:10], dedicated_worker=wanted)).json
+        assert [each["path"] for each in found] == [path]
+
+
 async def test_archiving_twice_changes_nothing_the_second_time(api: House) -> None:
     version = await api.script("u/ann/gone")
     for _ in range(2):
@@ -191,7 +200,6 @@ async def test_archiving_twice_changes_nothing_the_second_time(api: House) -> No
 async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:
     unsupported: dict[str, Any] = {
         "cache_ttl": 5,
-        "dedicated_worker": True,
         "ws_error_handler_muted": True,
         "modules": {"a": {}},
         "concurrency_time_window_s": 10,

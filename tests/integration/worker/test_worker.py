@@ -35,8 +35,8 @@ async def broker(own_database_urls: DatabaseUrls, queue: Queue) -> AsyncIterator
         yield broker
 
 
-async def ask(queue: Queue, broker: Broker, code: str, args: Any = None, **changes: Any) -> uuid.UUID:
-    """Request a preview and send its ticket, as the api does."""
+async def ask(queue: Queue, broker: Broker, code: str | None, args: Any = None, **changes: Any) -> uuid.UUID:
+    """Request a preview, or what else the changes make of it, and send its ticket, as the api does."""
     job = a_job(**{"kind": "preview", "code": code, "hash": None, **changes})
     _, said = await queue.ask(job, args=args)
     await broker.publish(
@@ -248,3 +248,70 @@ async def test_a_busy_worker_leaves_the_tickets_to_a_free_one(own_database_urls:
             quick = await ask(queue, broker, "def main():\n    return 1\n")
             assert (await finished(queue, quick))["outcome"] == "success"
         assert await queue.state_of(slow) == "running"
+
+
+COUNT = "count = 0\ndef main():\n    global count\n    count += 1\n    return count\n"
+
+
+async def deployed(queue: Queue, code: str, *, workspace: str = "w", dedicated_worker: bool = False) -> dict[str, Any]:
+    """Store a version and return what a job of it has in its request."""
+    version = uuid.uuid4().hex[:16]
+    await queue.look.execute(
+        "INSERT INTO platform.workspace (id, name, owner) VALUES ($1, $1, 'ann') ON CONFLICT DO NOTHING", workspace
+    )
+    await queue.look.execute(
+        """INSERT INTO platform.script (workspace_id, hash, path, parent_hashes, summary, description, content,
+               language, kind, is_template, visible_to_runner_only, dedicated_worker, created_by)
+           VALUES ($1, $2, 'u/ann/' || $2, '{}', '', '', $3, 'python3', 'script', false, false, $4, 'ann')""",
+        workspace,
+        version,
+        code,
+        dedicated_worker,
+    )
+    return {"kind": "script", "hash": version, "path": f"u/ann/{version}", "workspace_id": workspace}
+
+
+async def results(queue: Queue, broker: Broker, *jobs: dict[str, Any]) -> list[Any]:
+    """Run jobs one after the other and return what each gave."""
+    return [json.loads((await finished(queue, await ask(queue, broker, None, **job)))["result"]) for job in jobs]
+
+
+@pytest.mark.parametrize(("code", "dedicated_worker"), [(COUNT, True), (f"# counts\n# warm\n{COUNT}", False)])
+async def test_a_version_that_is_to_be_warm_keeps_its_process(
+    queue: Queue, broker: Broker, code: str, dedicated_worker: bool
+) -> None:
+    version = await deployed(queue, code, dedicated_worker=dedicated_worker)
+    assert await results(queue, broker, version, version) == [1, 2]
+
+
+async def test_another_version_has_a_process_for_each_job(queue: Queue, broker: Broker) -> None:
+    version = await deployed(queue, f"{COUNT}\n# warm\n")
+    assert await results(queue, broker, version, version) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"permissioned_as": "u/bob"},
+        {"email": "bob@example.com"},
+        {"permissions": {"is_admin": True}},
+        {"envs": ["A=b"]},
+    ],
+)
+async def test_whoever_may_something_else_never_gets_a_warm_process(
+    queue: Queue, broker: Broker, other: dict[str, Any]
+) -> None:
+    version = await deployed(queue, COUNT, dedicated_worker=True)
+    assert await results(queue, broker, version, version | other, version) == [1, 1, 2]
+
+
+async def test_the_same_version_elsewhere_never_gets_a_warm_process(queue: Queue, broker: Broker) -> None:
+    versions = [await deployed(queue, COUNT, workspace=each, dedicated_worker=True) for each in ("w", "elsewhere")]
+    assert await results(queue, broker, *versions, *versions) == [1, 1, 2, 2]
+
+
+async def test_a_preview_has_a_process_of_its_own_and_its_log_says_so(queue: Queue, broker: Broker) -> None:
+    for _ in range(2):
+        job = await ask(queue, broker, f"# warm\n{COUNT}")
+        assert json.loads((await finished(queue, job))["result"]) == 1
+        assert "[not warm: a process is kept for deployed versions only]\n" in await log_of(queue, job)

@@ -30,6 +30,7 @@ def a_claim(key: uuid.UUID) -> Claim:
         root_job=None,
         created_by="ann",
         permissioned_as="u/ann",
+        permissions="{}",
         email="ann@example.com",
         claims=1,
         reply_to=None,

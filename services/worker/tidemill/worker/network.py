@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import get_args
 from urllib.parse import urlsplit
 
+from tidemill.shared.annotations import annotations
 from tidemill.worker.sandbox.settings import Network
 
-_ANNOTATION = re.compile(r"#\s*network:(.*)")
+_ANNOTATION = re.compile(r"network:(.*)")
 _STRICTEST_FIRST: tuple[Network, ...] = ("none", "all")
 _PORTS = {"http": 80, "https": 443}
 
@@ -22,10 +23,8 @@ class UnknownNetworkError(Exception):
 def policy(code: str, given: Network) -> Network:
     """Return the stricter of what the script asks for and what the worker gives; raises UnknownNetworkError."""
     asked = [given]
-    for line in code.splitlines():
-        if line.strip() and not line.startswith("#"):
-            break
-        if (annotation := _ANNOTATION.fullmatch(line.rstrip())) is not None:
+    for line in annotations(code):
+        if (annotation := _ANNOTATION.fullmatch(line)) is not None:
             word = annotation[1].strip()
             if word not in get_args(Network):
                 raise UnknownNetworkError(f"`# network: {word}` is neither of {', '.join(get_args(Network))}")

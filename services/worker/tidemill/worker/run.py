@@ -27,7 +27,7 @@ from tidemill.chassis.telemetry import Metric, count, observe, past_span, span
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress
 from tidemill.shared.script import JobKind, Outcome
-from tidemill.worker import marks
+from tidemill.worker import marks, warmth
 from tidemill.worker.context import SAYS, Context
 from tidemill.worker.environment import variables
 from tidemill.worker.environments.failure import NotInstallable, Stopped
@@ -122,7 +122,7 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
                         interpreter=environment.interpreter,
                         environment=environment.folders,
                     ),
-                    _execution(ctx, claim, source.content),
+                    _execution(ctx, claim, source, written),
                     on_log=written.write,
                     on_stream=streamed.write,
                     cancel=holding.stop,
@@ -144,13 +144,17 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
         return canceled()
 
 
-def _execution(ctx: Context, claim: Claim, code: str) -> Execution:
+def _execution(ctx: Context, claim: Claim, source: Source, written: Log) -> Execution:
+    warm = source.dedicated_worker or warmth.is_annotated(source.content)
+    if warm and claim.hash is None:
+        written.write("[not warm: a process is kept for deployed versions only]\n")
+        warm = False
     settings = ctx.settings
     longest = settings.job_timeout
     return Execution(
         job_id=str(claim.id),
         language=claim.language,
-        code=code,
+        code=source.content,
         entrypoint=claim.entrypoint or "main",
         args=msgspec.Raw(claim.args.encode()),
         env=dict(variables(claim, settings, ctx.me.group)),
@@ -165,12 +169,13 @@ def _execution(ctx: Context, claim: Claim, code: str) -> Execution:
             output_bytes=settings.job_output_bytes,
             result_bytes=settings.job_result_bytes,
         ),
+        warm=warmth.key(claim) if warm else None,
     )
 
 
 async def _source(ctx: Context, claim: Claim) -> Source:
     if claim.code is not None:
-        return Source(claim.code, None)
+        return Source(claim.code, lock=None, dedicated_worker=False)
     assert claim.hash is not None
     for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, Random()):  # noqa: S311 - jitter, not a secret
         try:

@@ -96,6 +96,9 @@ async def _sandbox(settings: WorkerSettings) -> AsyncIterator[Sandbox]:
                     processes=settings.job_processes,
                     cpu_percent=settings.job_cpu,
                 ),
+                warm_children=settings.warm_children,
+                warm_memory_bytes=settings.warm_memory_bytes,
+                warm_idle=settings.warm_idle,
                 network=settings.job_network,
                 relays=endpoints((settings.api_url, settings.base_url or settings.api_url)),
             )

@@ -63,6 +63,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     resolutions_kept: Annotated[
         timedelta, doc("for how long a script without a lock gets the versions that were found once")
     ] = timedelta(hours=1)
+    warm_children: Annotated[
+        int, doc("processes of warm scripts that wait for their next job, of all workspaces together; 0: none", ge=0)
+    ] = 8
+    warm_memory: Annotated[int, doc("memory in MiB that those may hold together; the longest unused end", ge=1)] = 1024
+    warm_idle: Annotated[timedelta, doc("how long one of them waits for its next job")] = timedelta(minutes=10)
     idle_children: Annotated[int, doc("sandboxed interpreters kept ready for each workspace", ge=1, le=64)] = 2
 
     @property
@@ -84,6 +89,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def cache_size_bytes(self) -> int:
         return self.cache_size * _MEBI
+
+    @property
+    def warm_memory_bytes(self) -> int:
+        return self.warm_memory * _MEBI
 
     @property
     def job_disk_bytes(self) -> int:

@@ -40,7 +40,7 @@ PREVIEW_REFUSES: Mapping[str, Refused] = {
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
     "flow_path": Refused(reason="there are no flows yet"),
     "script_hash": Refused(reason="run a deployed version by its hash instead"),
-    "dedicated_worker": Refused(reason="no worker can be dedicated to one script yet"),
+    "dedicated_worker": Refused(reason="a process is kept for deployed versions only"),
     "format": Refused(reason="bundles are not supported yet"),
 }
 _NO_WORKSPACE_DEPENDENCIES = Refused(reason="a script names its own dependencies; a workspace has none yet")

@@ -26,7 +26,6 @@ _LIST_REFUSES: Mapping[str, Refused] = {
     "first_parent_hash": Refused(reason="filter by parent_hash, which looks at the whole lineage"),
     "last_parent_hash": Refused(reason="filter by parent_hash, which looks at the whole lineage"),
     "starred_only": Refused(reason="there are no stars yet"),
-    "dedicated_worker": Refused(reason="no worker can be dedicated to one script yet"),
 }
 
 ROUTES: tuple[Route, ...] = (

@@ -23,7 +23,6 @@ _NO_BEHALF = Refused(reason="a script runs as whoever runs it; running on behalf
 
 REFUSES: Mapping[str, Refused] = {
     "ws_error_handler_muted": Refused(reason="there is no workspace error handler to mute yet"),
-    "dedicated_worker": Refused(reason="no worker can be dedicated to one script yet"),
     "concurrency_time_window_s": Refused(reason="a concurrency limit counts what runs at once, not in a window"),
     "debounce_key": _NO_DEBOUNCING,
     "debounce_delay_s": _NO_DEBOUNCING,

@@ -36,6 +36,7 @@ class NewScript(msgspec.Struct, frozen=True, kw_only=True):
     is_template: bool | None = None
     visible_to_runner_only: bool | None = None
     auto_kind: str | None = None
+    dedicated_worker: bool | None = None
 
 
 class CreateQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,7 @@ class ListQuery(Paged, frozen=True, kw_only=True):
     label: str | None = None
     parent_hash: str | None = None
     is_template: bool | None = None
+    dedicated_worker: bool | None = None
     show_archived: bool = False
     order_desc: bool = True
     without_description: bool = False
@@ -89,6 +91,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_key: str | UnsetType = UNSET
     visible_to_runner_only: bool | UnsetType = UNSET
     auto_kind: str | UnsetType = UNSET
+    dedicated_worker: bool | UnsetType = UNSET
     deployment_msg: str | UnsetType = UNSET
     ws_error_handler_muted: bool = False
     extra_perms: dict[str, bool] = {}

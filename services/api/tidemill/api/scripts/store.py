@@ -37,6 +37,7 @@ _OF_A_VERSION = (
     "is_template",
     "visible_to_runner_only",
     "auto_kind",
+    "dedicated_worker",
 )
 """The columns that make two versions differ."""
 
@@ -62,6 +63,7 @@ def values_of(new: NewScript) -> Mapping[str, Any]:
         "is_template": new.is_template or False,
         "visible_to_runner_only": new.visible_to_runner_only or False,
         "auto_kind": new.auto_kind or None,
+        "dedicated_worker": new.dedicated_worker or False,
     }
 
 
@@ -219,6 +221,7 @@ async def listing(db: Executor, workspace: str, query: ListQuery, viewer: Viewer
         query.label,
         query.is_template,
         query.parent_hash,
+        query.dedicated_worker,
         query.per_page,
         query.offset,
     )
@@ -289,6 +292,7 @@ def _script(row: asyncpg.Record, why_no_lock: Mapping[UUID, str]) -> Script:
         concurrency_key=_or_unset(row["concurrency_key"]),
         visible_to_runner_only=_or_unset(row["visible_to_runner_only"]),
         auto_kind=_or_unset(row["auto_kind"]),
+        dedicated_worker=_or_unset(row["dedicated_worker"]),
         deployment_msg=_or_unset(row["deployment_message"]),
     )
 

@@ -25,7 +25,7 @@ from tidemill.worker.sandbox.zygote import Zygote
 log = logging.getLogger(__name__)
 
 _REASONS_KEPT = 1000
-_PATIENCE = timedelta(milliseconds=20)  # clearing up takes a fraction of a millisecond, a new child several
+_PATIENCE = timedelta(milliseconds=50)  # clearing up takes a fraction of a millisecond, a new child several
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,6 +49,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str
     permissioned_as: str
     email: str
+    permissions: str
     claims: int
     reply_to: str | None
     traceparent: str | None

@@ -14,10 +14,12 @@ _KEPT_BYTES = 64 << 20
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What runs, and what exactly is installed for it; None as long as that has not been found out."""
+    """What runs, what exactly is installed for it (None as long as that has not been found out), and whether its process
+    is to be kept for the next job."""
 
     content: str
     lock: str | None
+    dedicated_worker: bool
 
 
 async def keep_lock(tx: Executor, workspace_id: str, script_hash: str, lock_job: UUID, lock: str) -> None:
@@ -42,7 +44,7 @@ class Sources:
         row = await self._database.fetchrow(QUERIES.source, workspace_id, script_hash)
         if row is None:
             return None
-        source = Source(row["content"], row["lock"])
+        source = Source(row["content"], row["lock"], row["dedicated_worker"])
         if source.lock is not None:
             self._keep(key, source)
         return source
