@@ -349,3 +349,24 @@ async def test_a_warm_job_ends_as_one_that_is_not(scripts: Scripts, what: str) -
         note, _, rest = run.log.rpartition("was not kept: ")
         log = rest.partition("\n")[2] if note else run.log
         assert (ending.success, json.loads(bytes(ending.result)), ending.reason, log, run.stream) == expected
+
+
+async def test_a_limit_that_an_earlier_job_met_is_not_blamed_on_the_next(scripts: Scripts) -> None:
+    if "memory" in scripts.sandbox.groups.missing:
+        pytest.skip("there are no control groups for memory here")
+    code = """
+import subprocess, sys, time
+def main(what):
+    if what == "a lot":
+        eat = "import time; held = bytearray(100 << 20); time.sleep(99)"
+        eaters = [subprocess.Popen([sys.executable, "-c", eat]) for _ in range(3)]
+        while -9 not in [each.poll() for each in eaters]: time.sleep(0.01)
+    if what != "nothing":
+        raise ValueError(what)
+"""
+    limits = Limits(memory_bytes=160 << 20)
+    errors = [
+        await scripts.error(code, {"what": what}, warm="met a limit", limits=limits)
+        for what in ("little", "a lot", "little")
+    ]
+    assert [error["reason"] for error in errors] == ["raised", "memory", "raised"]

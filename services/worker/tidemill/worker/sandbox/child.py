@@ -92,7 +92,7 @@ class Child:
 
         The child has been killed then; or, after the answer of a warm job, it is about to clear up: see `clean`.
         """
-        self._clean = None
+        self._clean, self._succeeded = None, False
         output = self._output = Output(limits.log_bytes, limits.result_bytes, on_log, on_stream)
         self._result_limit = limits.result_bytes
         self._output_limit = limits.output_bytes
@@ -134,11 +134,8 @@ class Child:
                 resident = await self._clean
         except TimeoutError:
             raise SpentError("it took too long to clear up") from None
-        counted = self.figures()
-        if counted.killed_for_memory or counted.met_process_limit:
+        if self.group is not None and not self.group.begin_anew():
             raise SpentError("its job met a limit")
-        if self.group is not None:
-            self.group.forget_peak()
         return resident
 
     @property

@@ -41,6 +41,7 @@ _REMOVAL = timedelta(seconds=5)
 _MOUNTS = Path("/proc/self/mountinfo")
 _OWN = Path("/proc/self/cgroup")
 _SELF = "worker"
+_SMALL_FILE = 4096
 
 
 class Figures(NamedTuple):
@@ -245,12 +246,9 @@ class Group:
 
     def figures(self, *, all_of_them: bool) -> Figures:
         """Return what it has counted until now: the peak, and the refusals if anybody asks."""
-        peak = self._read("memory", ("memory.max_usage_in_bytes", "memory.peak"))
-        if not all_of_them:
-            return NOTHING._replace(peak_kb=int(peak) // 1024 if peak.strip().isdigit() else None)
-        killed = _counter(self._read("memory", ("memory.oom_control", "memory.events")), "oom_kill")
-        met = _counter(self._read("pids", ("pids.events", "pids.events")), "max")
-        return Figures(int(peak) // 1024 if peak.strip().isdigit() else None, killed > 0, met > 0)
+        peak = self._read("memory", ("memory.max_usage_in_bytes", "memory.peak")).strip()
+        figures = self._refusals() if all_of_them else NOTHING
+        return figures._replace(peak_kb=int(peak) // 1024 if peak.isdigit() else None)
 
     def let_go(self) -> bool:
         """Remove it if nobody is left in it, and return whether that is so."""
@@ -263,22 +261,31 @@ class Group:
             return False
         return True
 
-    def forget_peak(self) -> None:
-        """Count the peak of memory anew, where the kernel lets us: version 2 can't do it for all who look."""
+    def begin_anew(self) -> bool:
+        """Forget the peak of memory, where the kernel lets us; return whether no limit has been met until now.
+
+        Version 2 forgets a peak only for whoever asks it to: there it stays that of all jobs of a warm child.
+        """
         if "memory" in self._at and self._at["memory"].version == 1:
             with suppress(OSError):
-                (self._at["memory"].own / "memory.max_usage_in_bytes").write_text("0")
+                _write(f"{self._at['memory'].own}/memory.max_usage_in_bytes", "0")
+        return self._refusals() == NOTHING
 
     def remove(self) -> None:
         for folder in self._folders:
             _remove(folder)
+
+    def _refusals(self) -> Figures:
+        killed = _counter(self._read("memory", ("memory.oom_control", "memory.events")), "oom_kill")
+        met = _counter(self._read("pids", ("pids.events", "pids.events")), "max")
+        return Figures(None, killed > 0, met > 0)
 
     def _read(self, controller: str, names: Sequence[str]) -> str:
         if controller not in self._at:
             return ""
         version, folder = self._at[controller]
         try:
-            return (folder / names[version - 1]).read_text()
+            return _text(f"{folder}/{names[version - 1]}")
         except OSError:  # kernels of some years ago do not count everything
             return ""
 
@@ -359,6 +366,14 @@ def _remove(folder: Path) -> None:
             time.sleep(0.002)
         else:
             return
+
+
+def _text(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _SMALL_FILE).decode()
+    finally:
+        os.close(fd)
 
 
 def _write(path: str, text: str) -> None:

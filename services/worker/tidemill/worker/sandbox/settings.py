@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ Network = Literal["all", "none"]
 JOB_UID = 61184  # the first of the range that systemd calls dynamic: nobody's login
 
 
+@cache
 def own_interpreter() -> str:
     """Return the real interpreter below any venv or shim, so that our own packages are not in its sight."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"

@@ -194,9 +194,10 @@ class Zygote:
         self._restock()
 
     def rest(self) -> None:
-        """Take note that a warm child's job has ended, and see to the stock."""
+        """Take note that a warm child's job has ended, and see to the stock if it was taken from there."""
         self._busy -= 1
-        self._restock()
+        if self._refill is not None:
+            self._restock()
 
     def resume(self) -> None:
         """Take note that a warm child has its next job."""
