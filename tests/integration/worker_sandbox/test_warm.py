@@ -295,6 +295,16 @@ async def test_a_worker_may_keep_none_and_says_so() -> None:
         assert run.log == "[not warm: this worker keeps no processes (TIDEMILL_WARM_CHILDREN is 0)]\n"
 
 
+async def test_a_process_is_kept_without_a_proc_of_its_own_as_well() -> None:
+    async with Sandbox(SandboxSettings(isolation="pod")) as sandbox:
+        scripts = WarmScripts(sandbox, ZygoteKey(workspace="test"))
+        code = "import subprocess\ndef main(): subprocess.Popen('(setsid sleep 95.25 &) &', shell=True).wait()"
+        assert [await scripts.result(COUNT, warm="a") for _ in range(2)] == [1, 2]
+        assert await kept(scripts, code)
+        await sandbox.warm.settle()
+        assert not processes_with("95.25")
+
+
 async def test_without_namespaces_a_job_has_a_process_of_its_own_and_its_log_says_why(fallback: Scripts) -> None:
     for _ in range(2):
         ending, run = await fallback.run(COUNT, warm="reduced")

@@ -28,6 +28,7 @@ async def run_once(ctx: Context, *, draining: bool) -> Turn:
         log.warning("worker was forgotten and registers again")
         ctx.outbox.publish_soon(await queue.register(ctx.database, ctx.me))
         return Turn()
+    gauge(Metric.SLOTS_BUSY, len(held))
     gauge(Metric.WARM_CHILDREN, len(ctx.sandbox.warm))
     ctx.outbox.publish_soon(said)
     ctx.held.judge(verdicts, claimed)

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=3)
+_JITTER = Random()  # noqa: S311 - not a secret; made once, because that takes longer than what is seldom waited for
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -177,7 +178,7 @@ async def _source(ctx: Context, claim: Claim) -> Source:
     if claim.code is not None:
         return Source(claim.code, lock=None, dedicated_worker=False)
     assert claim.hash is not None
-    for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, Random()):  # noqa: S311 - jitter, not a secret
+    for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER):
         try:
             source = await ctx.sources.get(claim.workspace_id, claim.hash)
         except DatabaseUnavailable:
@@ -208,7 +209,7 @@ async def _report(
 ) -> None:
     # A job that reached its own end before it could be stopped has that end, whatever was asked of it meanwhile.
     stopped = ending.reason == "canceled"
-    for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, Random()):  # noqa: S311 - jitter, not a secret
+    for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER):
         if holding.halt is Halt.DROPPED:
             return
         try:

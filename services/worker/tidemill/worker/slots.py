@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 from tidemill.chassis.broker import Delivery, Subscription
-from tidemill.chassis.telemetry import Metric, gauge, observe
+from tidemill.chassis.telemetry import Metric, observe
 from tidemill.shared.catalog import tickets
 from tidemill.worker.context import Context
 from tidemill.worker.held import Holding
@@ -79,6 +79,8 @@ class Slots:
     async def _slot(self) -> bool:
         if self._closed:
             return False
+        if not self._free.locked():  # without the task that a wait with a limit would be
+            return await self._free.acquire()
         try:
             await asyncio.wait_for(self._free.acquire(), _PATIENCE)
         except TimeoutError:
@@ -86,12 +88,10 @@ class Slots:
         return True
 
     async def _run(self, holding: Holding) -> None:
-        gauge(Metric.SLOTS_BUSY, len(self._runs))
         try:
             await run(self._ctx, holding)
         finally:
             self._release(holding)
-            gauge(Metric.SLOTS_BUSY, len(self._runs) - 1)
 
     def _release(self, holding: Holding) -> None:
         self._ctx.held.close(holding)

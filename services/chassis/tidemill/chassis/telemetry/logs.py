@@ -23,10 +23,14 @@ HIDDEN: Final = "***"
 _SECRET_NAME: Final = re.compile(
     r"(^|[_\-.])(passwords?|passwd|tokens?|secrets?|authorization|api_?key|cookie)$", re.IGNORECASE
 )
-_SECRETS_IN_TEXT: Final = (
-    (re.compile(r"(\b[a-z][a-z0-9+.\-]*://[^\s/:@]*):[^\s@/]+@", re.IGNORECASE), rf"\1:{HIDDEN}@"),
-    (re.compile(r"\b(Bearer|Basic)\s+[\w\-.~+/]+=*", re.IGNORECASE), rf"\1 {HIDDEN}"),
-    (re.compile(r"\b([\w\-]*(?:password|passwd|token|secret|api_?key))=[^\s&,;]+", re.IGNORECASE), rf"\1={HIDDEN}"),
+_SECRETS_IN_TEXT: Final = (  # what each is not without, which is looked for in a fraction of the time
+    ("://", re.compile(r"(\b[a-z][a-z0-9+.\-]*://[^\s/:@]*):[^\s@/]+@", re.IGNORECASE), rf"\1:{HIDDEN}@"),
+    ("", re.compile(r"\b(Bearer|Basic)\s+[\w\-.~+/]+=*", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (
+        "=",
+        re.compile(r"\b([\w\-]*(?:password|passwd|token|secret|api_?key))=[^\s&,;]+", re.IGNORECASE),
+        rf"\1={HIDDEN}",
+    ),
 )
 
 _OWN_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -81,8 +85,9 @@ def redact(name: str, value: object) -> object:
 
 def redact_text(text: str) -> str:
     """Return a text without passwords in URLs, bearer tokens and `password=` values."""
-    for pattern, replacement in _SECRETS_IN_TEXT:
-        text = pattern.sub(replacement, text)
+    for sign, pattern, replacement in _SECRETS_IN_TEXT:
+        if sign in text:
+            text = pattern.sub(replacement, text)
     return text
 
 
