@@ -118,7 +118,7 @@ class Child:
         finally:
             timeout.cancel()
             canceled.cancel()
-            if lives and not self.ended.done():
+            if lives:
                 self._let_it_clear_up()
             else:
                 self.close()
@@ -206,6 +206,10 @@ class Child:
         self._heard = 0
         self._clean = self._loop.create_future()
         self._take_frames()
+        if self.ended.done():
+            self._on_socket()  # its last words
+            if not self._clean.done():
+                self._clean.set_exception(SpentError("it ended"))
 
     def _explain(self) -> Ending:
         """Return what is known of an end without an answer."""
