@@ -269,10 +269,14 @@ def _is_job(pid: int) -> bool:
 
 
 def _zygotes_of(pid: int) -> set[int]:
-    direct = {child for child in children_of(pid) if _bootstraps(child)}
-    return {
-        child for child in direct if int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1]) == pid
-    }
+    return {child for child in children_of(pid) if _bootstraps(child) and _parent_of(child) == pid}
+
+
+def _parent_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has gone since
+        return None
 
 
 async def test_what_a_killed_worker_left_behind_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
