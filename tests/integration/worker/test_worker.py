@@ -261,8 +261,8 @@ async def deployed(queue: Queue, code: str, *, workspace: str = "w", dedicated_w
     )
     await queue.look.execute(
         """INSERT INTO platform.script (workspace_id, hash, path, parent_hashes, summary, description, content,
-               language, kind, is_template, visible_to_runner_only, dedicated_worker, created_by)
-           VALUES ($1, $2, 'u/ann/' || $2, '{}', '', '', $3, 'python3', 'script', false, false, $4, 'ann')""",
+               language, kind, is_template, visible_to_runner_only, dedicated_worker, serves, created_by)
+           VALUES ($1, $2, 'u/ann/' || $2, '{}', '', '', $3, 'python3', 'script', false, false, $4, true, 'ann')""",
         workspace,
         version,
         code,

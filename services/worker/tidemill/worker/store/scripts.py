@@ -14,8 +14,7 @@ _KEPT_BYTES = 64 << 20
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What runs, what exactly is installed for it (None as long as that has not been found out), and whether its process
-    is to be kept for the next job."""
+    """What runs, and what it has asked for; `lock` is what exactly is installed, None as long as that is not known."""
 
     content: str
     lock: str | None
