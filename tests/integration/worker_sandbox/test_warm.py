@@ -380,3 +380,65 @@ def main(what):
         for what in ("little", "a lot", "little")
     ]
     assert [error["reason"] for error in errors] == ["raised", "memory", "raised"]
+
+
+OURS = """
+import sys
+def ours():
+    frame = sys._getframe()
+    while 'warmth' not in frame.f_locals or 'frames' not in frame.f_globals: frame = frame.f_back
+    return frame.f_globals['frames']
+"""
+POUR = (
+    OURS
+    + """
+def main(after):
+    frames, sent = ours(), []
+    send = frames.send
+    def pour(sock, payload):
+        send(sock, payload)
+        sent.append(payload)
+        if len(sent) == after:
+            sock.sendall((1 << 31).to_bytes(4, 'big'))
+            while True: sock.sendall(bytes(1 << 20))
+    frames.send = pour
+    return 'poured'
+"""
+)
+LIE = (
+    OURS
+    + """
+def main(claimed):
+    frames = ours()
+    send = frames.send
+    def lie(sock, payload):
+        if b'resident_kb' in payload: payload = b'{"clean": true, "resident_kb": %d}' % claimed
+        send(sock, payload)
+    frames.send = lie
+    return 'lied'
+"""
+)
+
+
+async def test_a_process_that_says_too_much_while_it_clears_up_is_spent(alone: Scripts) -> None:
+    assert await alone.result(POUR, {"after": 1}, warm="pours") == "poured"
+    _, run = await alone.run(POUR, {"after": 2}, warm="pours")
+    assert "it said more than it had been asked" in run.log
+
+
+async def test_a_process_that_says_too_much_while_it_waits_is_ended(alone: Scripts) -> None:
+    assert await alone.result(POUR, {"after": 2}, warm="pours") == "poured"
+    await alone.sandbox.warm.settle()
+    await until(lambda: not len(alone.sandbox.warm))
+
+
+@pytest.mark.parametrize(("claimed", "allowed", "kept"), [(-(10**9), 1, 0), (10**12, 1 << 40, 2)])
+async def test_a_process_counts_with_no_less_than_nothing_and_no_more_than_it_can_have(
+    claimed: int, allowed: int, kept: int
+) -> None:
+    async with Sandbox(SandboxSettings(warm_memory_bytes=allowed)) as sandbox:
+        scripts = WarmScripts(sandbox, ZygoteKey(workspace="test"))
+        assert await scripts.result(LIE, {"claimed": claimed}, warm="lies") == "lied"
+        assert await scripts.result(COUNT, warm="honest") == 1
+        await sandbox.warm.settle()
+        assert len(sandbox.warm) == kept

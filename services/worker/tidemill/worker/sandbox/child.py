@@ -139,6 +139,11 @@ class Child:
         return resident
 
     @property
+    def gone(self) -> bool:
+        """Tell whether it has ended or is about to."""
+        return self._pidfd < 0 or self.ended.done()
+
+    @property
     def clears_up(self) -> bool:
         """Tell whether its job has ended well enough for it to go on living."""
         return self._clean is not None
@@ -205,6 +210,7 @@ class Child:
         self._frame_limit = _SMALL_FRAME
         self._heard = 0
         self._clean = self._loop.create_future()
+        self._loop.add_reader(self._sock.fileno(), self._on_socket)
         self._take_frames()
         if self.ended.done():
             self._on_socket()  # its last words
@@ -260,13 +266,16 @@ class Child:
             self._loop.remove_reader(self._sock.fileno())
             return False
         self._received += data
-        return self._take_frames()
+        more = self._take_frames()
+        if self._ending.done() and self._pidfd >= 0:
+            self._loop.remove_reader(self._sock.fileno())  # what else it says waits in the socket, not with us
+        return more
 
     def _take_frames(self) -> bool:
         while len(self._received) >= _HEAD and not self._ending.done():
             size = int.from_bytes(self._received[:_HEAD], "big")
             if size > self._frame_limit:
-                self._conclude(answers.too_large(self._result_limit))
+                self._on_too_large_frame()
                 return False
             if len(self._received) < _HEAD + size:
                 return True
@@ -274,6 +283,16 @@ class Child:
             del self._received[: _HEAD + size]
             self._on_frame(answers.decode(payload))
         return not self._ending.done()
+
+    def _on_too_large_frame(self) -> None:
+        """End whoever says so much; between two jobs there is no job that it could be the end of."""
+        if self._output is not None:
+            self._conclude(answers.too_large(self._result_limit))
+        elif self._clean is not None and not self._clean.done():
+            self._loop.remove_reader(self._sock.fileno())
+            self._clean.set_exception(SpentError("it said more than it had been asked"))
+        else:
+            self.close()
 
     def _on_frame(self, frame: answers.Frame) -> None:
         if self._output is None:

@@ -71,9 +71,12 @@ class WarmChildren:
         """Return a child that is ready for a job of this kind and now yours, the last one used, or None."""
         if kind not in self._by_kind and (clearing := [task for task, its in self._clearing.items() if its == kind]):
             await asyncio.wait(clearing, timeout=_PATIENCE.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
-        if kind not in self._by_kind:
-            return None
-        return self._remove(self._by_kind[kind][-1]).pair
+        while kind in self._by_kind:
+            pair = self._remove(self._by_kind[kind][-1]).pair
+            if not pair.child.gone:
+                return pair
+            pair.child.close()
+        return None
 
     def why_not(self, kind: Kind) -> str | None:
         """Return, once, why the child of an earlier job is not there any more; None when nothing is known."""
@@ -107,7 +110,8 @@ class WarmChildren:
             log.info("a warm child is spent", extra={"workspace": kind.zygote.workspace, "reason": str(spent)})
             pair.child.close()
             return
-        if self._closed or pair.child.ended.done():
+        resident_kb = min(max(resident_kb, 0), kind.limits.memory_bytes >> 10)  # nobody vouches for what it says
+        if self._closed or pair.child.gone:
             pair.child.close()
             return
         child, idle = pair.child, self._settings.warm_idle.total_seconds()
