@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.database import DatabaseUrls
@@ -18,8 +19,10 @@ from tidemill.chassis.outbox import hint_of
 from tidemill.shared.catalog import replica_inbox
 from tidemill.shared.messages import CancelJob, JobAnswered
 from tidemill.worker.masking import MASK
+from tidemill.worker.sandbox.settings import Network
 from tidemill.worker.service import SERVICE
 
+NUL = msgspec.Raw(b'"a\0b"')
 SLOW = "import time\ndef main():\n    print('asleep', flush=True)\n    time.sleep(60)\n"
 
 
@@ -149,6 +152,35 @@ async def test_a_streamed_result_is_kept_apart_from_the_log(queue: Queue, broker
     log = "".join(each["text"] for each in printed)
     assert log.endswith("said\n")
     assert "one" not in log
+
+
+async def test_a_streamed_nul_is_replaced_and_the_job_runs_once(queue: Queue, broker: Broker) -> None:
+    row = await finished(queue, job := await ask(queue, broker, "def main():\n    yield 'a\\0b'\n"))
+    assert (row["outcome"], row["claims"]) == ("success", 1)
+    streamed = await queue.api.fetch("SELECT text FROM queue.job_stream WHERE job_id = $1", job)
+    assert "".join(each["text"] for each in streamed) == "a\ufffdb"
+
+
+async def test_a_job_that_the_worker_can_not_run_fails_once(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Network:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("tidemill.worker.run.policy", broken)
+    row = await finished(queue, await ask(queue, broker, "def main(): return 1"))
+    assert (row["outcome"], row["claims"]) == ("failure", 1)
+    assert json.loads(row["result"])["error"]["name"] == "WorkerError"
+    assert "open files" not in row["result"]
+
+
+async def test_a_report_that_is_refused_for_its_data_is_followed_by_one_without(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidemill.worker.run.masked", lambda ending, _: msgspec.structs.replace(ending, result=NUL))
+    row = await finished(queue, await ask(queue, broker, "def main(): return 1"))
+    assert (row["outcome"], row["claims"]) == ("failure", 1)
+    assert json.loads(row["result"])["error"]["name"] == "WorkerError"
 
 
 async def test_a_log_is_there_while_the_job_runs(queue: Queue, broker: Broker) -> None:

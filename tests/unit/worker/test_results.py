@@ -8,6 +8,7 @@ import json
 import uuid
 from typing import Any
 
+import msgspec
 import pytest
 
 from tidemill.worker.sandbox import answers
@@ -114,3 +115,21 @@ def test_an_end_without_an_answer_names_its_signal_or_code() -> None:
     left = json.loads(bytes(answers.vanished(3, 1).result))["error"]
     assert (killed["message"], killed["exit_code"]) == ("killed by SIGSEGV", 139)
     assert left["exit_code"] == 3
+
+
+@pytest.mark.parametrize("result", [b"[]", b"1", b'{"error": "no"}', b'{"error": {"name": "E"}}'])
+def test_a_limit_is_named_whatever_the_job_wrote_in_place_of_an_error(result: bytes) -> None:
+    ending = answers.ending(answers.Frame(reason="raised", result=msgspec.Raw(result)))
+    error = json.loads(bytes(answers.limited(ending, "memory", "too much").result))["error"]
+    assert (error["reason"], error["message"]) == ("memory", "too much: ")
+
+
+@pytest.mark.parametrize("name", ["spent", "refused", "stream"])
+def test_the_texts_of_a_frame_can_be_stored(name: str) -> None:
+    assert getattr(answers.decode(b'{"%s": "a\\u0000b"}' % name.encode()), name) == "a\ufffdb"
+
+
+@pytest.mark.parametrize(("said", "stored"), [(10**15, 2**31 - 1), (-1, 0), (7, 7)])
+def test_a_peak_of_memory_can_be_stored(said: int, stored: int) -> None:
+    frame = answers.Frame(success=True, reason="returned", result=msgspec.Raw(b"1"), peak_kb=said)
+    assert answers.ending(frame).memory_peak_kb == stored

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import msgspec
+from asyncpg import DeadlockDetectedError, SerializationError
 from opentelemetry.trace import SpanKind
 
 from tidemill.chassis.backoff import delays
@@ -85,10 +86,15 @@ async def run(ctx: Context, holding: Holding) -> None:
         )
         _tell_followers(ctx, claim, Progress.STARTED)
         began = time.monotonic()
-        async with background(written.run(), streamed.run()):
-            ending = await _execute(ctx, claim, holding, written, streamed)
-            ending = marks.judged(masked(ending, claim.token))
-            found = _labels(ending, written)
+        try:
+            async with background(written.run(), streamed.run()):
+                ending = await _execute(ctx, claim, holding, written, streamed)
+                ending = marks.judged(masked(ending, claim.token))
+                found = _labels(ending, written)
+        except Exception:
+            # Raised from here it would free the slot and leave the job to be claimed again, uncounted and for ever.
+            log.exception("job could not be run", extra=facts)
+            ending, found = _failed("WorkerError", "The worker could not run this job; its own log says why."), None
         await _report(ctx, claim, holding, ending, found, written, streamed)
         took = timedelta(seconds=time.monotonic() - began)
         observe(Metric.JOB_RUN, took, language=claim.language)
@@ -209,6 +215,7 @@ async def _report(
 ) -> None:
     # A job that reached its own end before it could be stopped has that end, whatever was asked of it meanwhile.
     stopped = ending.reason == "canceled"
+    refused = False
     for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER):
         if holding.halt is Halt.DROPPED:
             return
@@ -216,15 +223,27 @@ async def _report(
             if stopped and holding.halt is Halt.DRAINED:
                 ctx.outbox.publish_soon(await queue.release(ctx.database, claim))
                 return
-            if (rest := await streamed.last()) is not None:
-                # Before the end, so that who hears of the end has all that was streamed; a claim that is over is
-                # told so by what comes next.
-                await queue.append_stream(ctx.database, claim, rest.seq, rest.text, rest.units)
-            answer, said = await _finish(ctx, claim, ending, _as_report(ctx, ending, found, await written.last()))
-        except DatabaseUnavailable:
+            if refused:
+                report = _as_report(ctx, ending, None, None)
+            else:
+                report = await _whole_report(ctx, claim, ending, found, written, streamed)
+            answer, said = await _finish(ctx, claim, ending, report)
+        except (DatabaseUnavailable, DeadlockDetectedError, SerializationError):
             await asyncio.sleep(pause.total_seconds())
             continue
-        break
+        except Exception:
+            if refused:
+                raise
+            log.exception("report refused", extra={"job_id": str(claim.id)})
+            refused = True
+            if not stopped:
+                ending = _failed("WorkerError", "The job ended, but its result or its log could not be stored.")
+            continue
+        _tell_of_the_end(ctx, claim, answer, said)
+        return
+
+
+def _tell_of_the_end(ctx: Context, claim: Claim, answer: Answer, said: str | None) -> None:
     ctx.outbox.publish_soon(said)
     if answer is Answer.STALE:
         log.warning("result refused: the job has another claim", extra={"job_id": str(claim.id)})
@@ -232,6 +251,17 @@ async def _report(
     if claim.reply_to is not None:
         ctx.broker.hint(hint_of(JobAnswered(job_id=claim.id), SAYS, replica=claim.reply_to))
     _tell_followers(ctx, claim, Progress.ENDED)
+
+
+async def _whole_report(
+    ctx: Context, claim: Claim, ending: Ending, found: list[str] | None, written: Log, streamed: Log
+) -> Report:
+    """Return the report with the rest of the log, after the rest of what was streamed has been stored."""
+    if (rest := await streamed.last()) is not None:
+        # Before the end, so that who hears of the end has all that was streamed; a claim that is over is told so by
+        # what comes next.
+        await queue.append_stream(ctx.database, claim, rest.seq, rest.text, rest.units)
+    return _as_report(ctx, ending, found, await written.last())
 
 
 async def _finish(ctx: Context, claim: Claim, ending: Ending, report: Report) -> tuple[Answer, str | None]:

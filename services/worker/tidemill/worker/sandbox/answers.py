@@ -17,6 +17,8 @@ LIMITS: tuple[Reason, ...] = ("memory", "processes", "files", "disk", "output", 
 LEAVES_A_PROCESS: tuple[Reason, ...] = ("returned", "raised", "exit_code")
 _WHY_UNKNOWN: tuple[Reason, ...] = ("raised", "exit_code", "killed")
 
+_MOST_KB = (1 << 31) - 1  # as much as can be stored
+
 
 class Frame(msgspec.Struct, frozen=True):
     """One frame of a child: exactly one of ready, refused, stream, an answer, and clean or spent after a warm one."""
@@ -39,9 +41,11 @@ _frames = msgspec.json.Decoder(Frame)
 def decode(payload: bytes) -> Frame:
     """Return the frame; one that makes no sense is a refusal."""
     try:
-        return _frames.decode(payload)
+        frame = _frames.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Frame(refused=f"the job's process wrote something that is no answer: {error}")
+    texts = {name: text for name in ("spent", "refused", "stream") if (text := getattr(frame, name)) is not None}
+    return msgspec.structs.replace(frame, **{name: _legible(text) for name, text in texts.items()}) if texts else frame
 
 
 def ending(frame: Frame) -> Ending:
@@ -52,8 +56,9 @@ def ending(frame: Frame) -> Ending:
         result = storable(bytes(frame.result))
     except (ValueError, RecursionError) as error:
         return failed("raised", "ExecutionErr", f"the result cannot be stored as JSON: {error}")
+    peak_kb = None if frame.peak_kb is None else min(max(frame.peak_kb, 0), _MOST_KB)
     success = frame.success and frame.reason == "returned"
-    return Ending(success=success, result=msgspec.Raw(result), reason=frame.reason, memory_peak_kb=frame.peak_kb)
+    return Ending(success=success, result=msgspec.Raw(result), reason=frame.reason, memory_peak_kb=peak_kb)
 
 
 def storable(document: bytes) -> bytes:
@@ -68,13 +73,18 @@ def storable(document: bytes) -> bytes:
 def _cleaned(value: object) -> object:
     match value:
         case str():
-            return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+            return _legible(value)
         case list():
             return [_cleaned(item) for item in value]
         case dict():
             return {_cleaned(key): _cleaned(item) for key, item in value.items()}
         case _:
             return value
+
+
+def _legible(text: str) -> str:
+    """Return the text without what no database text can hold."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def failed(
@@ -119,10 +129,12 @@ def explained(ending: Ending, figures: Figures, limits: Limits) -> Ending:
 def limited(ending: Ending, reason: Reason, why: str) -> Ending:
     """Return a failed ending whose error names the limit."""
     result = msgspec.json.decode(ending.result)
-    error = result.setdefault("error", {})
-    error["reason"] = reason
-    error["message"] = f"{why}: {error.get('message', '')}"
-    return msgspec.structs.replace(ending, result=msgspec.Raw(msgspec.json.encode(result)), reason=reason)
+    error = result.get("error") if isinstance(result, dict) else None
+    if not isinstance(error, dict):  # a job that answers in our place says what it likes
+        result, error = {}, {"name": "ExecutionErr"}
+    named = {**error, "reason": reason, "message": f"{why}: {error.get('message', '')}"}
+    written = msgspec.json.encode({**result, "error": named})
+    return msgspec.structs.replace(ending, result=msgspec.Raw(written), reason=reason)
 
 
 def timed_out(after: timedelta) -> Ending:

@@ -55,7 +55,7 @@ class Output:
         if self._stream_left < 0:
             self.stream_overflow = True
         elif chunk:
-            self._on_stream(chunk)
+            self._on_stream(chunk.replace("\0", "\ufffd"))
 
     def _take(self, text: str) -> None:
         *lines, rest = (self._held + text.replace("\0", "\ufffd")).split("\n")
