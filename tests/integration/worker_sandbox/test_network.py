@@ -181,6 +181,36 @@ async def test_the_api_keeps_its_name_and_address_in_a_network_without_names(hos
     ]
 
 
+async def test_a_job_can_not_listen_where_another_looks_for_the_api(host: Host) -> None:
+    code = """
+import errno, socket
+def main(port):
+    answers, bound = [], []
+    for family, kind, _, _, address in socket.getaddrinfo('localhost', port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind) as sock:
+            sock.settimeout(10)
+            sock.connect(address)
+            sock.sendall(b'?')
+            answers.append(sock.recv(100).decode())
+    for address in ('127.0.0.1', '0.0.0.0', '::1', '::'):
+        with socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if ':' in address: sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind((address, port))
+                sock.listen()
+            except OSError as error:
+                assert error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL), error
+            else:
+                bound.append(address)
+    return sorted(set(answers)), bound
+"""
+    async with Sandbox(SandboxSettings(relays=(("localhost", host.api),))) as sandbox:
+        scripts = Scripts(sandbox, ZygoteKey(workspace="w", network="none"))
+        assert await scripts.result(code, {"port": host.api}) == [[HELLO.decode()], []]
+
+
 async def test_the_tool_goes_with_its_zygote_and_the_zygote_with_its_tool(connected: Sandbox) -> None:
     if connected.uplink is None:
         pytest.skip("no tool connects a network here")

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # `inside` runs as a package of its own, so that neither its imports nor its tracebacks lead to us.
 BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv.pop()); from inside.zygote import main; sys.path.pop(0); main()"
+_MOST_DESCRIPTORS = 8  # that come with one message: listeners, at most two for each of the api's two names
 CLOSE_TIMEOUT = timedelta(seconds=5)  # a zygote leaves, and clears up, when its control socket closes
 FOLDER = str(Path(__file__).parent)
 
@@ -277,7 +278,7 @@ class Zygote:
 
     def _on_control(self) -> None:
         try:
-            message, fds, _, _ = socket.recv_fds(self._control, 4096, 3, socket.MSG_CMSG_CLOEXEC)
+            message, fds, _, _ = socket.recv_fds(self._control, 4096, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except ConnectionResetError:

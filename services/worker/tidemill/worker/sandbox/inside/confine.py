@@ -110,9 +110,9 @@ def launch(plan: dict[str, Any], prefix: str, control: socket.socket) -> network
         if uplink is not None:
             with layer("way out of the network"):
                 uplink.attach()
-        told = json.dumps({"relays": list(listeners)}).encode()
-        socket.send_fds(control, [told], [each.fileno() for each in listeners.values()])
-        for each in listeners.values():
+        told = json.dumps({"relays": [number for number, _ in listeners]}).encode()
+        socket.send_fds(control, [told], [each.fileno() for _, each in listeners])
+        for _, each in listeners:
             each.close()
     if not as_root:
         with layer("root folder"):

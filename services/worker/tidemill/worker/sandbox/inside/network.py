@@ -1,7 +1,7 @@
 """A network of the zygote's own: empty but for the way to the api, or with a way out that does not lead to the host.
 
     host's network │ zygote's network
-                   │  lo      127.0.0.1, the api's addresses: listening sockets, handed to the worker, which forwards
+                   │  lo      127.0.0.1, ::1, the api's addresses: listening sockets, handed to the worker to forward
       uplink tool ─┼─ eth0    only with policy `all`: pasta or slirp4netns, its own subnet and resolver
                    │  routes  unreachable: link-local and metadata addresses, every address of the host itself
 
@@ -11,6 +11,7 @@ this network and have no capability in it, so they can change nothing of it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -38,6 +39,7 @@ _NEW_ADDRESS, _NEW_ROUTE = 20, 24
 _REQUEST, _ACK, _CREATE = 1, 4, 0x400
 _MAIN_TABLE, _BY_ADMIN, _UNREACHABLE = 254, 4, 7
 _LOOPBACK_INDEX = 1
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class Relay(NamedTuple):
@@ -92,30 +94,39 @@ def resolver(subnet: IPv4Network) -> str:
     return str(subnet[3])
 
 
-def settle(surroundings: Surroundings, wanted: Sequence[Relay]) -> dict[int, socket.socket]:
+def settle(surroundings: Surroundings, wanted: Sequence[Relay]) -> list[tuple[int, socket.socket]]:
     """Set up the network that this process has just been given; return the sockets on which the api is awaited.
 
-    They are numbered as the relays are; of two names for one address (localhost, 127.0.0.1) the first has it.
+    They are numbered as the relays are; of two names for one address (localhost, 127.0.0.1) the first has it. What is
+    awaited on the loopback is awaited on ::1 as well: whoever may listen there is asked first when a name means both.
     """
     _raise_loopback()
     for network in (*METADATA, *(f"{address}/32" for address in surroundings.addresses)):
         _refuse_route(IPv4Network(network))
-    listeners = {}
-    taken = set()
+    listeners: dict[tuple[str, int], tuple[int, socket.socket]] = {}
     for number, relay in enumerate(wanted):
-        if (relay.address, relay.port) in taken:
-            continue
-        taken.add((relay.address, relay.port))
-        address = ip_address(relay.address)
-        if not address.is_loopback and not address.is_unspecified:
-            _add_address(relay.address)
-        listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((relay.address, relay.port))
-        listener.listen(128)
-        listener.setblocking(False)
-        listeners[number] = listener
-    return listeners
+        if (relay.address, relay.port) not in listeners:
+            listeners[relay.address, relay.port] = number, _listener(relay.address, relay.port)
+    for number, relay in enumerate(wanted):
+        if ip_address(relay.address).is_loopback and ("::1", relay.port) not in listeners:
+            try:
+                listeners["::1", relay.port] = number, _listener("::1", relay.port)
+            except OSError as error:
+                if error.errno not in _NO_IPV6:  # where there is none, nobody else can listen either
+                    raise
+    return list(listeners.values())
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    address = ip_address(host)
+    if not address.is_loopback and not address.is_unspecified:
+        _add_address(host)
+    listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener
 
 
 class Uplink:

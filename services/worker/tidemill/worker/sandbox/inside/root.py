@@ -11,6 +11,7 @@ the interpreter's prefix  read-only, at its own path (compiled-in paths must kee
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -100,7 +101,7 @@ def _etc(etc: Path, names: Names) -> None:
         (etc / name).write_text(text)
     hosts = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n"
     with suppress(OSError):
-        hosts += Path("/etc/hosts").read_text()
+        hosts += _without(names.hosts, Path("/etc/hosts").read_text())
     ours = "".join(f"{address} {name}\n" for name, address in names.hosts.items() if name != address)
     (etc / "hosts").write_text(ours + hosts)
     for name in COPIED:
@@ -114,6 +115,16 @@ def _etc(etc: Path, names: Names) -> None:
     for name in BOUND:
         if Path("/etc", name).is_dir():
             _bind(f"/etc/{name}", str(etc / name))
+
+
+def _without(ours: Container[str], hosts: str) -> str:
+    """Return a hosts file's lines without these names: on another address of theirs a job could listen."""
+    kept = []
+    for line in hosts.splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        if others := [name for name in names if name not in ours]:
+            kept.append(f"{address} {' '.join(others)}\n")
+    return "".join(kept)
 
 
 def _resolve_by(resolver: str, file: Path) -> None:
