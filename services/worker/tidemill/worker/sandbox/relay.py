@@ -13,7 +13,8 @@ from datetime import timedelta
 
 log = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 256  # of one zygote's jobs at the same time
+MOST_CONNECTIONS = 64  # of one zygote's jobs to one address at the same time: two descriptors each
+_IDLE = timedelta(hours=1)  # longer than anybody waits for an answer
 _CONNECT = timedelta(seconds=10)
 _CHUNK = 1 << 16
 
@@ -58,21 +59,28 @@ class Relay:
 
     async def _forward(self, inner: socket.socket) -> None:
         # OSError and TimeoutError are the connection's end, which the job sees for itself.
-        with inner, suppress(OSError):
-            async with asyncio.timeout(_CONNECT.total_seconds()):
-                from_api, to_api = await asyncio.open_connection(self._host, self._port)
+        with suppress(OSError):
             try:
-                from_job, to_job = await asyncio.open_connection(sock=inner.dup())
+                async with asyncio.timeout(_CONNECT.total_seconds()):
+                    from_api, to_api = await asyncio.open_connection(self._host, self._port)
+            except BaseException:
+                inner.close()
+                raise
+            try:
+                from_job, to_job = await asyncio.open_connection(sock=inner)  # whose it is from now on
                 try:
-                    await asyncio.gather(_pump(from_job, to_api), _pump(from_api, to_job))
+                    async with asyncio.timeout(_IDLE.total_seconds()) as idle:
+                        await asyncio.gather(_pump(from_job, to_api, idle), _pump(from_api, to_job, idle))
                 finally:
                     to_job.close()
             finally:
                 to_api.close()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, idle: asyncio.Timeout) -> None:
+    loop = asyncio.get_running_loop()
     while data := await reader.read(_CHUNK):
+        idle.reschedule(loop.time() + _IDLE.total_seconds())
         writer.write(data)
         await writer.drain()
     if writer.can_write_eof():
