@@ -25,7 +25,7 @@ from tidemill.shared.catalog import (
 )
 from tidemill.shared.messages import AuditRecorded, JobScheduled
 
-OUTAGE = 8
+OUTAGE = 20
 """Seconds without RabbitMQ."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("site", ["distributed"], indirect=True)]
