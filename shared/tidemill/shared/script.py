@@ -17,7 +17,14 @@ class JobKind(StrEnum):
     PREVIEW = "preview"
     DEPENDENCIES = "dependencies"
     """Finds out what exactly a script needs installed; runs nothing of it."""
+    IDENTITY = "identity"
+    """Answers its arguments, or the one named previous_result."""
+    NOOP = "noop"
+    """Answers nothing."""
 
+
+CODELESS = frozenset({JobKind.IDENTITY, JobKind.NOOP})
+"""Kinds of jobs that run no code."""
 
 DEPENDENCY_TAG = "dependency"
 """The tag of jobs of the kind `dependencies`."""

@@ -174,6 +174,10 @@ async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:
         assert name in (await api.post("ann", "jobs/run/p/u/ann/s", {}, status=422, **{name: value})).text
     preview = {"content": "x", "language": "bash", "args": {}}
     await api.post("ann", "jobs/run/preview", {**preview, "lock": "", "modules": None, "kind": "code"}, status=201)
+    for kind in ("identity", "noop"):
+        await api.post("ann", "jobs/run/preview", {**preview, "content": "", "kind": kind}, status=201)
+        told = await api.post("ann", "jobs/run/preview", {**preview, "kind": kind}, status=400)
+        assert "content must be empty" in told.text
     for name, some in {"lock": "a==1", "modules": {"a": {}}, "temp_script_refs": {"a": "b"}, "kind": "http"}.items():
         assert name in (await api.post("ann", "jobs/run/preview", {**preview, name: some}, status=422)).text
     assert (

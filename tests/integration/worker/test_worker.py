@@ -97,6 +97,22 @@ async def test_a_job_sees_the_variables_that_the_sdks_read_and_nothing_of_ours(q
     assert not [name for name in env if name.startswith("TIDEMILL_")]
 
 
+@pytest.mark.parametrize(
+    ("kind", "args", "result"),
+    [
+        ("identity", {"x": [1, {"y": None}]}, {"x": [1, {"y": None}]}),
+        ("identity", {"previous_result": "p", "x": 1}, "p"),
+        ("noop", {"x": 1}, None),
+    ],
+)
+async def test_a_job_without_code_answers_by_its_kind(
+    queue: Queue, broker: Broker, kind: str, args: Any, result: Any
+) -> None:
+    row = await finished(queue, await ask(queue, broker, "", args, kind=kind))
+    assert row["outcome"] == "success"
+    assert json.loads(row["result"]) == result
+
+
 async def test_a_result_names_its_labels_and_may_call_itself_a_failure(queue: Queue, broker: Broker) -> None:
     job = await ask(queue, broker, "def main():\n    return {'wm_labels': ['a', 'b'], 'wm_failure': 'too few'}\n")
     row = await finished(queue, job)

@@ -28,7 +28,7 @@ from tidemill.chassis.telemetry import Metric, count, observe, past_span, span
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress
 from tidemill.shared.script import JobKind, Outcome
-from tidemill.worker import marks, warmth
+from tidemill.worker import codeless, marks, warmth
 from tidemill.worker.context import SAYS, Context
 from tidemill.worker.environment import variables
 from tidemill.worker.environments.failure import NotInstallable, Stopped
@@ -114,6 +114,8 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
     def say(line: str) -> None:
         written.write(line + "\n")
 
+    if (answer := codeless.ANSWERS.get(claim.kind)) is not None:
+        return Ending(success=True, result=answer(claim.args), reason="returned")
     try:
         source = await _source(ctx, claim)
         if claim.kind == JobKind.DEPENDENCIES:

@@ -22,7 +22,7 @@ from tidemill.api.jobs.schemas import (
     UpdateQuery,
 )
 from tidemill.api.scripts import paths
-from tidemill.shared.script import DEPENDENCY_TAG, JobKind, Language, Outcome
+from tidemill.shared.script import CODELESS, DEPENDENCY_TAG, JobKind, Language, Outcome
 
 RUN_TOLERATES: Mapping[str, str] = {"root_job": "the root follows from parent_job"}
 RUN_REFUSES: Mapping[str, Refused] = {
@@ -43,6 +43,7 @@ PREVIEW_REFUSES: Mapping[str, Refused] = {
     "dedicated_worker": Refused(reason="a process is kept for deployed versions only"),
     "format": Refused(reason="bundles are not supported yet"),
 }
+_PREVIEWED: Mapping[str, JobKind] = {"code": JobKind.PREVIEW, **{str(kind): kind for kind in sorted(CODELESS)}}
 _NO_WORKSPACE_DEPENDENCIES = Refused(reason="a script names its own dependencies; a workspace has none yet")
 DEPENDENCIES_REFUSES: Mapping[str, Refused] = {
     **{name: refused for name, refused in RUN_REFUSES.items() if name != "skip_preprocessor"},
@@ -181,12 +182,15 @@ def preview(body: Preview) -> Runnable:
         raise Unprocessable(
             f"The language {body.language!r} is not run by this version, which runs {', '.join(Language)}."
         )
-    if body.kind not in (None, "", "code"):
-        raise Unprocessable(f"The kind {body.kind!r} is not supported: only code is.")
+    kind = _PREVIEWED.get(body.kind or "code")
+    if kind is None:
+        raise Unprocessable(f"The kind {body.kind!r} is not supported: {', '.join(_PREVIEWED)} are.")
+    if kind in CODELESS and body.content:
+        raise BadRequest(f"The field content must be empty: the kind {kind} runs no code.")
     path = body.path or None
     if path is not None and (wrong := paths.why_not(path)) is not None:
         raise BadRequest(f"The path {wrong}.")
-    return Runnable(kind=JobKind.PREVIEW, language=body.language, path=path, code=body.content, tag=body.tag)
+    return Runnable(kind=kind, language=body.language, path=path, code=body.content, tag=body.tag)
 
 
 def dependencies(body: RawDependencies) -> Runnable:

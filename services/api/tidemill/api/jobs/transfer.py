@@ -18,7 +18,7 @@ from tidemill.api.jobs.schemas import ListQuery, RunQuery
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.outbox import to_say
 from tidemill.chassis.telemetry import current_traceparent
-from tidemill.shared.script import JobKind
+from tidemill.shared.script import CODELESS, JobKind
 
 
 async def export_completed(call: Call) -> web.StreamResponse:
@@ -131,9 +131,9 @@ def _naming(at: int) -> Iterator[None]:
 
 
 async def _runnable(call: Call, job: PortableQueued) -> Runnable:
-    if job.job_kind is JobKind.PREVIEW:
+    if job.job_kind is JobKind.PREVIEW or job.job_kind in CODELESS:
         return Runnable(
-            kind=JobKind.PREVIEW,
+            kind=job.job_kind,
             language=job.language,
             path=job.script_path,
             code=job.raw_code,
