@@ -272,6 +272,59 @@ async def test_a_job_makes_no_token_that_reaches_further_than_itself(api: Api) -
     assert (await job.delete(f"/users/tokens/delete/{admin.token[:10]}")).status == 404
 
 
+async def a_preview_of(api: Api, who: Client, tag: str | None = None) -> Client:
+    """Return a preview that was asked for over HTTP and runs, as a client with the job's token."""
+    tag = tag or f"t{uuid.uuid4().hex}"
+    await api.queue.start_worker(tag, run=uuid.uuid4())
+    asked = {"language": "python3", "content": "def main(): ...", "args": {}, "tag": tag}
+    answer = await who.post("/w/starter/jobs/run/preview", asked)
+    assert answer.status == 201, answer.text
+    return who.with_token((await api.queue.claimed(tag)).row["token"])
+
+
+async def limited(who: Client, *scopes: str, ends: datetime | None = None) -> Client:
+    """Return somebody as a client with a token of less than they may do."""
+    made = await who.post(
+        "/users/tokens/create",
+        {"scopes": list(scopes) or None, "expiration": None if ends is None else ends.isoformat()},
+    )
+    assert made.status == 201, made.text
+    return who.with_token(made.text)
+
+
+async def test_a_job_of_a_token_with_scopes_is_limited_as_the_token_is(api: Api) -> None:
+    ann = await api.person("ann", workspace="starter")
+    job = await a_preview_of(api, await limited(ann, "jobs:run", "users:read"))
+    assert (await job.get("/w/starter/users/whoami")).status == 200
+    assert (await job.get("/w/starter/scripts/list")).status == 403
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert (await job.post("/users/tokens/create", {"expiration": until})).status == 403
+    # And so is what that job asks for itself.
+    child = await a_preview_of(api, job)
+    assert (await child.get("/w/starter/scripts/list")).status == 403
+    whole = await a_preview_of(api, ann)
+    assert (await whole.get("/w/starter/scripts/list")).status == 200
+
+
+async def test_a_job_of_a_token_for_some_tags_knows_only_jobs_of_these(api: Api) -> None:
+    ann = await api.person("ann", workspace="starter")
+    tag = f"t{uuid.uuid4().hex}"
+    job = await a_preview_of(api, await limited(ann, f"if_jobs:filter_tags:{tag}"), tag)
+    asked = {"language": "python3", "content": "def main(): ...", "args": {}, "tag": "python3"}
+    assert (await job.post("/w/starter/jobs/run/preview", asked)).status == 403
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert (await job.post("/users/tokens/create", {"expiration": until})).status == 403
+
+
+async def test_a_job_makes_no_token_that_lasts_longer_than_the_one_it_was_requested_with(api: Api) -> None:
+    ann = await api.person("ann", workspace="starter")
+    end = datetime.now(UTC) + timedelta(days=1)
+    job = await a_preview_of(api, await limited(ann, ends=end))
+    longer, shorter = (end + timedelta(days=1)).isoformat(), (end - timedelta(hours=1)).isoformat()
+    assert (await job.post("/users/tokens/create", {"expiration": longer})).status == 403
+    assert (await job.post("/users/tokens/create", {"expiration": shorter})).status == 201
+
+
 async def test_a_job_of_somebody_disabled_is_refused(api: Api) -> None:
     ann = await api.person("ann", workspace="starter")
     job, _ = await a_job_of(api, ann, "starter")

@@ -9,6 +9,7 @@ scopes      `beyond_scopes()`, pure as well: what the request does to what, agai
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 from uuid import UUID
@@ -63,11 +64,13 @@ class Asking:
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
-    """What was stored with a job of its identity's rights."""
+    """What was stored with a job of its identity's rights, and of the limits of the token that requested it."""
 
     username: str = ""
     is_admin: bool = False
     operator: bool = False
+    scopes: list[str] | None = None
+    token_ends: datetime | None = None
 
 
 def credential_of(request: web.Request) -> Credential | None:
@@ -257,6 +260,8 @@ async def _job(ctx: "ApiContext", token: str, workspace: str | None) -> Asking |
             is_member=True,
             job_id=row["job_id"],
             job_workspace=row["workspace_id"],
+            scopes=scopes_of(rights.scopes),
+            token_ends=rights.token_ends,
         ),
         workspace_exists=workspace == row["workspace_id"],
     )

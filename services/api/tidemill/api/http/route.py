@@ -115,13 +115,15 @@ class Viewer:
         return None if self.scopes is None else self.scopes.tags
 
     def permissions(self) -> dict[str, Any]:
-        """Return what is stored with a job: it may do later what its identity could do at this moment."""
+        """Return what is stored with a job: it may do later what could be done with this token at this moment."""
         return {
             "username": self.username,
             "is_admin": self.is_admin,
             "operator": self.operator,
             "groups": ["all"],
             "folders": [],
+            "scopes": None if self.scopes is None else list(self.scopes.texts),
+            "token_ends": self.token_ends,
         }
 
 

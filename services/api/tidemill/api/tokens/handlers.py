@@ -117,7 +117,12 @@ def _wanted(viewer: Viewer, texts: Sequence[str] | None) -> Sequence[str] | None
 
 
 def _refuse_longer(viewer: Viewer, expiration: datetime | None) -> None:
-    if viewer.scopes is None or viewer.token_ends is None:
+    limited = viewer.scopes is not None or viewer.job_id is not None
+    if not limited or viewer.token_ends is None:
         return
     if expiration is None or expiration > viewer.token_ends:
-        raise Forbidden("A token with scopes makes none that lasts longer than itself.")
+        raise Forbidden(
+            "A token with scopes, or a job that it has requested, makes none that lasts longer than the token."
+            if viewer.scopes is not None
+            else "A job makes no token that lasts longer than the one that it was requested with."
+        )
