@@ -57,7 +57,16 @@ async def served(api: House, path: str = "u/ann/s") -> str:
 
 
 async def status_of(api: House, version: str) -> Any:
-    return (await api.get("ann", f"scripts/deployment_status/h/{version}")).json
+    """Return what is said of the lock of a version."""
+    status = (await api.get("ann", f"scripts/deployment_status/h/{version}")).json
+    status.pop("serving_hash", None)
+    return status
+
+
+async def said_to_serve(api: House, version: str) -> str | None:
+    status = (await api.get("ann", f"scripts/deployment_status/h/{version}")).json
+    serving: str | None = status.get("serving_hash")
+    return serving
 
 
 async def test_a_version_that_needs_nothing_serves_at_once_and_asks_for_no_job(api: House) -> None:
@@ -94,6 +103,23 @@ async def test_the_old_version_serves_until_the_lock_of_the_new_one_is_there(api
     assert await served(api) == new
     assert (await api.get("ann", "scripts/get/p/u/ann/s")).json["lock"] == LOCK
     assert await status_of(api, new) == {"lock": LOCK, "job_id": str(claim.job_id)}
+
+
+async def test_what_serves_meanwhile_is_named_and_can_be_taken_down_by_its_hash(api: House) -> None:
+    old = await api.script("u/ann/s")
+    new = await api.script("u/ann/s", content=WITH_PACKAGE, parent_hash=old)
+    claim = await lock_job(api)
+    assert (await said_to_serve(api, new), await said_to_serve(api, old)) == (old, old)
+    await api.post("op", f"scripts/archive/h/{old}", status=403)
+    await api.queue.look.execute("DELETE FROM bus.outbox")
+    await api.post("ann", f"scripts/archive/h/{old}")
+    assert [each["resource"] for each in await api.audited()] == ["u/ann/s"]
+    assert await said_to_serve(api, new) is None
+    await api.post("ann", "jobs/run/p/u/ann/s", {}, status=404)
+    # The head stands as before, and serves once its lock is there.
+    assert (await api.get("ann", "scripts/get/p/u/ann/s")).json["hash"] == new
+    assert await keep(api, claim)
+    assert await served(api) == await said_to_serve(api, new) == new
 
 
 async def test_the_first_version_of_a_path_serves_before_its_lock_is_there(api: House) -> None:

@@ -39,15 +39,20 @@ UPDATE platform.script SET archived = true
 WHERE workspace_id = $1 AND hash = $2 AND NOT archived AND platform.may_write(path, $3, $4) RETURNING path;
 
 -- name: retire
--- A head that goes takes what serves in its place along: nothing is left to run at the path.
-WITH head AS (
-    UPDATE platform.script SET archived = true, serves = false
-    WHERE workspace_id = $1 AND hash = $2 AND NOT archived AND platform.may_write(path, $3, $4) RETURNING path, hash
+-- A head that goes takes what serves in its place along: nothing is left to run at the path. What was archived already
+-- and serves while its successor's lock is looked for goes alone.
+WITH gone AS (
+    SELECT s.workspace_id, s.hash, s.path, NOT s.archived AS was_head FROM platform.script s
+    WHERE s.workspace_id = $1 AND s.hash = $2 AND (NOT s.archived OR s.serves) AND platform.may_write(s.path, $3, $4)
+    FOR UPDATE
+), retired AS (
+    UPDATE platform.script s SET archived = true, serves = false FROM gone g
+    WHERE s.workspace_id = g.workspace_id AND s.hash = g.hash
 ), serving AS (
-    UPDATE platform.script s SET serves = false FROM head h
-    WHERE s.workspace_id = $1 AND s.path = h.path AND s.serves AND s.hash <> h.hash
+    UPDATE platform.script s SET serves = false FROM gone g
+    WHERE g.was_head AND s.workspace_id = g.workspace_id AND s.path = g.path AND s.serves AND s.hash <> g.hash
 )
-SELECT h.path FROM head h;
+SELECT g.path FROM gone g;
 
 -- name: find_head
 SELECT s.hash FROM platform.script s WHERE s.workspace_id = $1 AND s.path = $2 AND NOT s.archived AND NOT s.deleted;
@@ -66,6 +71,9 @@ WHERE s.workspace_id = $1 AND s.path = $2 AND NOT s.archived AND NOT s.deleted A
 -- name: version
 SELECT s.* FROM platform.script s
 WHERE s.workspace_id = $1 AND s.hash = $2 AND NOT s.deleted AND platform.may_read(s.path, $3, $4);
+
+-- name: serving
+SELECT s.hash FROM platform.script s WHERE s.workspace_id = $1 AND s.path = $2 AND s.serves AND NOT s.deleted;
 
 -- name: source_of_head
 -- The path as it was asked for goes before the one without the extension.

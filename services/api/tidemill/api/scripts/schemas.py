@@ -101,11 +101,15 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeploymentStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version waits for before it serves: its lock, or why that was not found, and the job that looks for it."""
+    """What a version waits for before it serves: its lock, or why that was not found, and the job that looks for it.
+
+    `serving_hash` is the version that runs at the path meanwhile, archived or not; it is left out where none does.
+    """
 
     lock: str | UnsetType = UNSET
     lock_error_logs: str | UnsetType = UNSET
     job_id: UUID | UnsetType = UNSET
+    serving_hash: str | UnsetType = UNSET
 
 
 class ScriptHistory(msgspec.Struct, frozen=True, kw_only=True):

@@ -161,6 +161,7 @@ async def deployment_status(db: Executor, workspace: str, version_hash: str, vie
         lock=UNSET if row["lock"] is None else row["lock"],
         lock_error_logs=_or_unset((await _why_no_lock(db, [row])).get(row["lock_job"])),
         job_id=_or_unset(row["lock_job"]),
+        serving_hash=_or_unset(await db.fetchval(QUERIES.serving, workspace, row["path"])),
     )
 
 
