@@ -49,6 +49,16 @@ async def test_jobs_run_again_as_they_were(api: House) -> None:
     assert (audit["operation"], audit["parameters"]) == ("jobs.run", {"ids": [str(second), str(first)]})
 
 
+async def test_what_was_for_its_runner_only_or_had_less_time_is_so_again(api: House) -> None:
+    jobs = [await api.run("u/ann/s", invisible_to_owner="true", timeout=7), await api.run("u/ann/s")]
+    lines = await rerun(api, *jobs)
+    assert [(await newest(api, each))["visible_to_owner"] for each in lines] == [False, True]
+    times = await api.queue.look.fetch(
+        "SELECT timeout_s FROM queue.job WHERE id = ANY ($1) ORDER BY id", [uuid.UUID(each) for each in lines]
+    )
+    assert [each["timeout_s"] for each in times] == [7, None]
+
+
 async def test_a_version_that_is_not_the_newest_runs_again_unless_that_is_wanted(api: House) -> None:
     job = await api.run("u/ann/s")
     old = (await newest(api, str(job)))["script_hash"]

@@ -139,7 +139,10 @@ async def _again(
     args, job_id = arguments.with_values(args, changes), new_job_id()
     job = rules.request(
         runnable,
-        RequestQuery(),
+        # Another version may have been given another time on purpose.
+        RequestQuery(
+            timeout=of.timeout_s if runnable.hash == of.hash else None, invisible_to_owner=not of.visible_to_owner
+        ),
         args,
         call.viewer,
         call.workspace,

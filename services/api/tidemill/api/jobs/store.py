@@ -84,6 +84,8 @@ class Selected(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     path: str | None
     hash: str | None
+    visible_to_owner: bool
+    timeout_s: int | None
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
