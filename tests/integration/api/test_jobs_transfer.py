@@ -238,6 +238,7 @@ async def test_attack_an_import_speaks_for_nobody_who_is_no_member(api: House) -
         ({"completed_at": a_moment(days=41)}, 422),
         ({"completed_at": ...}, 422),
         ({"completed_at": ..., "duration_ms": 2**53}, 422),
+        ({"completed_at": ..., "duration_ms": 60 * 86_400_000}, 422),
         ({"status": ...}, 422),
         ({"status": "running"}, 422),
         ({"status": "success", "is_skipped": True}, 422),

@@ -201,12 +201,14 @@ def parents_first(jobs: Sequence[PortableQueued]) -> Sequence[tuple[int, Portabl
     return [(at, jobs[at]) for at in ordered.values()]
 
 
-def ended(at: int, job: PortableCompleted, top: UUID | None, members: Mapping[str, str], importer: str) -> Ended:
+def ended(
+    at: int, job: PortableCompleted, top: UUID | None, members: Mapping[str, str], importer: str, now: datetime
+) -> Ended:
     """Return a job that has ended as the importer's workspace keeps it; raises Unprocessable.
 
     Who is no member here is replaced by the importer; `members` are emails by username, the importer's among them.
     """
-    started_at, finished_at = _times(at, job)
+    started_at, finished_at = _times(at, job, now)
     runs_as = job.permissioned_as.removeprefix("u/")
     if runs_as not in members:
         runs_as = importer
@@ -248,7 +250,7 @@ def names(jobs: Sequence[Portable]) -> set[str]:
     return {job.created_by for job in jobs} | {job.permissioned_as.removeprefix("u/") for job in jobs}
 
 
-def _times(at: int, job: PortableCompleted) -> tuple[datetime | None, datetime]:
+def _times(at: int, job: PortableCompleted, now: datetime) -> tuple[datetime | None, datetime]:
     finished_at = job.completed_at
     if finished_at is None:
         if job.started_at is None or job.duration_ms is None:
@@ -257,6 +259,8 @@ def _times(at: int, job: PortableCompleted) -> tuple[datetime | None, datetime]:
             finished_at = job.started_at + timedelta(milliseconds=job.duration_ms)
         except OverflowError:
             raise _wrong(at, "duration_ms", "leads out of the calendar") from None
+        if finished_at > now + _CLOCKS_DIFFER:
+            raise _wrong(at, "duration_ms", "leads into the future")
     if finished_at < (job.started_at or job.created_at):
         raise _wrong(at, "completed_at", "lies before the job began")
     return job.started_at, finished_at

@@ -34,12 +34,13 @@ async def export_queued(call: Call) -> web.StreamResponse:
 async def import_completed(call: Call) -> web.StreamResponse:
     """Bring jobs in that have ended elsewhere, all of them or none."""
     body: Sequence[PortableCompleted] = call.body
-    portable.refuse_bad(body, call.ctx.clock.now())
+    now = call.ctx.clock.now()
+    portable.refuse_bad(body, now)
     tops = portable.top_of(body)
     viewer = call.viewer
     members = await store.emails_of(call.ctx.database, call.workspace, portable.names(body))
     members = {**members, viewer.username: viewer.email}
-    jobs = [portable.ended(at, each, tops[each.id], members, viewer.username) for at, each in enumerate(body)]
+    jobs = [portable.ended(at, each, tops[each.id], members, viewer.username, now) for at, each in enumerate(body)]
     _refuse_tags(call, [each.tag for each in jobs])
     audit = call.audit("Created", f"{len(jobs)} completed jobs")
     said = await store.import_completed(call.ctx.database, call.workspace, jobs, to_say([audit]))
