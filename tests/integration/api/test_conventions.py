@@ -350,11 +350,22 @@ async def unstorable(call: Call) -> web.Response:
     return text(await call.ctx.database.fetchval("SELECT $1::text", "a\0b"))
 
 
+async def in_the_way_of_others(call: Call) -> web.Response:
+    lock = "SELECT pg_advisory_xact_lock($1)"
+    async with call.ctx.database.transaction() as one, call.ctx.database.transaction() as other:
+        await one.execute(lock, 70_001)
+        await other.execute(lock, 70_002)
+        ends = await asyncio.gather(one.execute(lock, 70_002), other.execute(lock, 70_001), return_exceptions=True)
+        (error,) = [each for each in ends if each is not None]
+        raise error
+
+
 TOYS = (
     a_route("/toys/hello", hello),
     a_route("/toys/broken", broken),
     a_route("/toys/without_database", without_database),
     a_route("/toys/unstorable", unstorable),
+    a_route("/toys/in_the_way_of_others", in_the_way_of_others),
     a_route("/toys/ours", hello, ours=True),
 )
 
@@ -388,6 +399,12 @@ async def test_a_database_that_is_away_is_a_503_to_be_tried_again(toys: Client) 
     answer = await toys.get("/toys/without_database")
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert "10.0.0.1" not in answer.text
+
+
+async def test_a_deadlock_is_a_503_to_be_tried_again(toys: Client) -> None:
+    answer = await toys.get("/toys/in_the_way_of_others")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert "nothing of it was done" in answer.text
 
 
 async def test_what_no_column_can_hold_is_a_400(toys: Client) -> None:

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.support.database import DatabaseUrls
-from tidemill.chassis.database import Database
+from tidemill.chassis.database import Database, repeated
 from tidemill.chassis.errors import DatabaseUnavailable, StartRefused
 from tidemill.shared.catalog import Service
 
@@ -44,6 +44,25 @@ async def test_a_connection_that_breaks_is_an_outage_and_the_next_statement_gets
     assert database.reachable_for == timedelta(0)
     assert await database.fetchval("SELECT 3") == 3
     assert database.reachable_for > timedelta(0)
+
+
+async def test_of_two_transactions_that_wait_for_each_other_both_are_done_in_the_end(database: Database) -> None:
+    both_hold = asyncio.Barrier(2)
+    begun: list[int] = []
+
+    async def lock(first: int, second: int) -> int:
+        begun.append(first)
+        async with database.transaction() as tx:
+            await tx.execute("SELECT pg_advisory_xact_lock($1)", first)
+            if len(begun) <= 2:
+                async with asyncio.timeout(20):
+                    await both_hold.wait()
+            await tx.execute("SELECT pg_advisory_xact_lock($1)", second)
+        return first
+
+    done = await asyncio.gather(repeated(lambda: lock(80_001, 80_002)), repeated(lambda: lock(80_002, 80_001)))
+    assert list(done) == [80_001, 80_002]
+    assert len(begun) > 2
 
 
 async def test_however_a_connection_is_ended_it_is_an_outage(database: Database, database_urls: DatabaseUrls) -> None:

@@ -1,8 +1,9 @@
 """Postgres as the services see it: a pool that survives every outage, and transactions one can see.
 
 A single statement that ends in a deadlock or a serialization failure is repeated here, with jitter, because nothing of
-it was done. A connection that breaks raises DatabaseUnavailable: whether the statement was done is then unknown, and
-only the caller's key (job id, claim key, event id) makes the repetition harmless.
+it was done; so is a transaction that is run through `repeated`. A connection that breaks raises DatabaseUnavailable:
+whether the statement was done is then unknown, and only the caller's key (job id, claim key, event id) makes the
+repetition harmless.
 """
 
 from __future__ import annotations  # the driver's classes are generic only for the type checker
@@ -39,7 +40,8 @@ from tidemill.chassis.errors import DatabaseUnavailable, StartRefused
 log = logging.getLogger(__name__)
 
 SUPPORTED = range(15, 19)
-_REPEATABLE = (DeadlockDetectedError, SerializationError)
+REPEATABLE = (DeadlockDetectedError, SerializationError)
+"""What Postgres ends a transaction with that stood in the way of others."""
 _BROKEN = (
     AdminShutdownError,
     CannotConnectNowError,
@@ -184,19 +186,14 @@ class Database:
             await self._pool.release(connection)
 
     async def _repeat(self, statement: Callable[[asyncpg.Pool[asyncpg.Record]], Awaitable[R]]) -> R:
-        for attempt in range(_TRIES):
+        async def once() -> R:
             with _Translated(self.lost):
-                try:
-                    answer = await statement(self._pool)
-                except _REPEATABLE:
-                    if attempt + 1 == _TRIES:
-                        raise
-                else:
-                    if self._reachable_since is None:
-                        self._reachable_since = time.monotonic()
-                    return answer
-            await asyncio.sleep(random.uniform(0.001, 0.02) * 2**attempt)  # noqa: S311 - jitter, not a secret
-        raise AssertionError("unreachable")
+                return await statement(self._pool)
+
+        answer = await repeated(once)
+        if self._reachable_since is None:
+            self._reachable_since = time.monotonic()
+        return answer
 
     def lost(self) -> None:
         """Note that Postgres could not be reached just now."""
@@ -206,6 +203,16 @@ class Database:
         major = connection.get_server_version().major
         if major not in SUPPORTED:
             raise StartRefused(f"Postgres {major} is not supported: {SUPPORTED[0]} to {SUPPORTED[-1]} are")
+
+
+async def repeated(work: Callable[[], Awaitable[R]]) -> R:
+    """Do one transaction's work, again from its beginning when it stood in the way of others; at most six times."""
+    for attempt in range(_TRIES - 1):
+        try:
+            return await work()
+        except REPEATABLE:
+            await asyncio.sleep(random.uniform(0.001, 0.02) * 2**attempt)  # noqa: S311 - jitter, not a secret
+    return await work()
 
 
 class _Translated:

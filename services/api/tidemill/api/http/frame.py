@@ -2,8 +2,9 @@
 
     find the route ── authorise ── decode ── handle ── add trace id and security headers ── log and measure once
 
-An HttpError is the caller's answer; a database or broker that is away is a 503; anything else is a bug of ours, of
-which the caller learns no more than the trace id that leads to our log.
+An HttpError is the caller's answer; a database or broker that is away is a 503, and so is a transaction that stood in
+the way of others; anything else is a bug of ours, of which the caller learns no more than the trace id that leads to
+our log.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from tidemill.api.http.errors import BadRequest, HttpError, NotFound, TooLarge, 
 from tidemill.api.http.match import Paths
 from tidemill.api.http.route import NOBODY, Call, Route, Viewer
 from tidemill.chassis.broker import BrokerUnavailable
+from tidemill.chassis.database import REPEATABLE
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.telemetry import Metric, count, current_traceparent, observe, span
 
@@ -105,6 +107,9 @@ class HttpFrame:
         except (DatabaseUnavailable, BrokerUnavailable) as error:
             log.warning("answered 503", extra={"error": str(error), "trace_id": trail.trace_id})
             return _refused(Unavailable())
+        except REPEATABLE as error:
+            log.warning("answered 503", extra={"error": str(error), "trace_id": trail.trace_id})
+            return _refused(Unavailable("This met other changes of the same things and nothing of it was done: retry."))
         except _UNSTORABLE:
             return _refused(BadRequest("A value holds a character that can't be stored."))
         except web.HTTPException as error:
