@@ -494,7 +494,8 @@ BEGIN
         IF r.root_of IS NOT NULL THEN
             SELECT coalesce(j.root_job, j.id) INTO v_root FROM queue.job j
             WHERE j.id = r.root_of AND j.born = queue.locate(r.root_of) AND j.workspace_id = p_workspace_id;
-            IF NOT FOUND THEN
+            -- One that nobody knows here any more is kept as a name; it only must not be a job of others.
+            IF NOT FOUND AND EXISTS (SELECT FROM queue.job j WHERE j.id = r.root_of AND j.born = queue.locate(r.root_of)) THEN
                 RAISE EXCEPTION 'parent job % does not exist in this workspace', r.root_of USING ERRCODE = 'TM002', DETAIL = r.id::text;
             END IF;
         END IF;

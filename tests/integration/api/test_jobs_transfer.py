@@ -11,6 +11,7 @@ import pytest
 from tests.support.database import DatabaseUrls
 from tests.support.house import House, house
 from tests.support.queue import a_job
+from tidemill.api.jobs import store
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,30 @@ async def test_a_tree_is_imported_in_any_order(api: House) -> None:
         lower["parent_job"] = upper["id"]
     await brought(api, "queue", lines)
     assert (await api.get("root", f"jobs_u/get_root_job_id/{lines[0]['id']}")).json == lines[2]["id"]
+
+
+async def test_a_job_that_has_ended_comes_in_though_its_parent_is_long_gone(api: House) -> None:
+    gone = str(uuid.uuid4())
+    child = a_completed(parent_job=gone)
+    grandchild = a_completed(parent_job=child["id"])
+    await brought(api, "completed", [grandchild, child])
+    assert (await api.get("root", f"jobs_u/get/{child['id']}")).json["parent_job"] == gone
+    assert (await api.get("root", f"jobs_u/get/{grandchild['id']}")).json["parent_job"] == child["id"]
+
+
+async def test_an_export_leaves_out_what_ends_while_it_is_written(api: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [await api.run("u/ann/s") for _ in range(2)]
+    listing = store.listing
+
+    async def listing_and_then(*wanted: Any) -> Any:
+        found = await listing(*wanted)
+        await api.queue.finish(await api.queue.claimed("python3"))
+        return found
+
+    monkeypatch.setattr(store, "listing", listing_and_then)
+    exported = (await api.get("root", "jobs/queue/export")).json
+    assert [each["id"] for each in exported] == [str(jobs[1])]
+    assert (await api.get("root", "jobs/completed/export")).json[-1]["id"] == str(jobs[0])
 
 
 PATHS = [

@@ -84,7 +84,7 @@ async def _export(call: Call, *, finished: bool) -> web.StreamResponse:
     await response.prepare(call.request)
     try:
         separator = b"["
-        async for each in _whole(call, [job.id for job in jobs]):
+        async for each in _whole(call, [job.id for job in jobs], finished=finished):
             await response.write(separator + msgspec.json.encode(each))
             separator = b","
         await response.write(b"[]" if separator == b"[" else b"]")
@@ -96,11 +96,14 @@ async def _export(call: Call, *, finished: bool) -> web.StreamResponse:
     return response
 
 
-async def _whole(call: Call, ids: Sequence[UUID]) -> AsyncIterator[Portable]:
-    """Give the jobs one after the other, so that never more than one of them is in memory."""
+async def _whole(call: Call, ids: Sequence[UUID], *, finished: bool) -> AsyncIterator[Portable]:
+    """Give the jobs one after the other, so that never more than one of them is in memory.
+
+    One that has ended or gone since it was listed is left out: only one of the two imports takes it.
+    """
     for job_id in ids:
         job = await store.portable(call.ctx.database, call.workspace, job_id)
-        if job is not None:
+        if job is not None and isinstance(job, PortableCompleted) is finished:
             yield job
 
 
