@@ -188,6 +188,27 @@ async def test_a7_a_token_with_scopes_sees_and_touches_none_that_is_wider(place:
     assert (await place.author.get("/users/whoami")).status == 200
 
 
+async def test_a7_a_token_for_some_tags_touches_none_without_the_filter(place: Place) -> None:
+    tags = "if_jobs:filter_tags:gpu"
+    token, same = await place.with_scopes("users:*", tags), await place.with_scopes(tags, "users:*")
+    wider = [await place.with_scopes(*scopes) for scopes in (["users:*"], [tags], ["users:*", f"{tags},cpu"])]
+    listed = {each["token_prefix"] for each in (await token.get("/users/tokens/list")).json}
+    assert listed == {token.token[:10], same.token[:10]}
+    for each in wider:
+        prefix = each.token[:10]
+        assert (await token.post(f"/users/tokens/update_label/{prefix}", {"label": "mine"})).status == 404
+        assert (await token.delete(f"/users/tokens/delete/{prefix}")).status == 404
+    assert (await token.delete(f"/users/tokens/delete/{same.token[:10]}")).status == 200
+
+
+async def test_a_token_for_some_tags_deploys_what_needs_packages(place: Place) -> None:
+    token = await place.with_scopes("if_jobs:filter_tags:gpu")
+    script = {"path": "f/a/z", "content": "import tinyone\ndef main(): ...", "language": "python3", "summary": ""}
+    assert (await token.post(f"{place.base}/scripts/create", script)).status == 201
+    raw = {"raw_scripts": [{"raw_code": "", "language": "python3", "path": "f/a/z"}], "entrypoint": "f/a/z"}
+    assert (await token.post(f"{place.base}/jobs/run/dependencies_async", raw)).status == 403
+
+
 async def test_a7_a_token_with_scopes_does_nothing_that_would_widen_its_person(api: Api) -> None:
     root = await api.person("root", super_admin=True)
     token = root.with_token(await api.token_for(root.email, scopes=["users:*", "workspaces:*"]))

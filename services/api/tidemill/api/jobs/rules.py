@@ -220,12 +220,14 @@ def request(
     *,
     reply_to: str | None = None,
     traceparent: str | None = None,
+    any_tag: bool = False,
 ) -> JobRequest:
-    """Return the job to ask for; raises BadRequest, naming the parameter."""
+    """Return the job to ask for; raises BadRequest, naming the parameter, and Forbidden for a tag."""
     limited = runnable.concurrent_limit
     due_at, due_in_ms = _due(query) if isinstance(query, RunQuery) else (None, None)
     tag = _tag(query.tag or runnable.tag or runnable.language, workspace, args)
-    refuse_tag(viewer, tag)
+    if not any_tag:
+        refuse_tag(viewer, tag)
     return JobRequest(
         id=job_id,
         chosen_id=query.job_id is not None,

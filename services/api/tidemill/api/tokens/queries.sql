@@ -3,29 +3,39 @@ INSERT INTO platform.token (hash, prefix, email, label, workspace_id, read_only,
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: list_of_person
--- A job sees the tokens of its own workspace only, a token with scopes those that have no others.
+-- A job sees the tokens of its own workspace only, a token with scopes those that may do no more: they have no
+-- other scopes, the same filter where it has one, and not that filter alone where it has more than that.
 SELECT t.prefix, t.label, t.expires_at, t.created_at, t.last_used_at, t.workspace_id, t.read_only, t.scopes
 FROM platform.token t
-WHERE t.email = $1 AND ($2::text IS NULL OR t.workspace_id = $2) AND ($3::text[] IS NULL OR t.scopes <@ $3)
+WHERE t.email = $1 AND ($2::text IS NULL OR t.workspace_id = $2)
+  AND ($3::text[] IS NULL OR t.scopes <@ $3
+       AND t.scopes @> ARRAY(SELECT own FROM unnest($3::text[]) AS own WHERE starts_with(own, 'if_jobs:filter_tags:'))
+       AND (t.scopes @> $3 OR EXISTS (SELECT FROM unnest(t.scopes) AS its WHERE NOT starts_with(its, 'if_jobs:filter_tags:'))))
   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
 ORDER BY t.created_at DESC, t.prefix LIMIT $4 OFFSET $5;
 
 -- name: remove_by_prefix
 DELETE FROM platform.token t
 WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
-  AND ($4::text[] IS NULL OR t.scopes <@ $4)
+  AND ($4::text[] IS NULL OR t.scopes <@ $4
+       AND t.scopes @> ARRAY(SELECT own FROM unnest($4::text[]) AS own WHERE starts_with(own, 'if_jobs:filter_tags:'))
+       AND (t.scopes @> $4 OR EXISTS (SELECT FROM unnest(t.scopes) AS its WHERE NOT starts_with(its, 'if_jobs:filter_tags:'))))
 RETURNING t.prefix, t.workspace_id;
 
 -- name: update_label
 UPDATE platform.token t SET label = $5
 WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
-  AND ($4::text[] IS NULL OR t.scopes <@ $4)
+  AND ($4::text[] IS NULL OR t.scopes <@ $4
+       AND t.scopes @> ARRAY(SELECT own FROM unnest($4::text[]) AS own WHERE starts_with(own, 'if_jobs:filter_tags:'))
+       AND (t.scopes @> $4 OR EXISTS (SELECT FROM unnest(t.scopes) AS its WHERE NOT starts_with(its, 'if_jobs:filter_tags:'))))
 RETURNING t.prefix;
 
 -- name: update_scopes
 UPDATE platform.token t SET scopes = $5
 WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
-  AND ($4::text[] IS NULL OR t.scopes <@ $4)
+  AND ($4::text[] IS NULL OR t.scopes <@ $4
+       AND t.scopes @> ARRAY(SELECT own FROM unnest($4::text[]) AS own WHERE starts_with(own, 'if_jobs:filter_tags:'))
+       AND (t.scopes @> $4 OR EXISTS (SELECT FROM unnest(t.scopes) AS its WHERE NOT starts_with(its, 'if_jobs:filter_tags:'))))
 RETURNING t.prefix;
 
 -- name: remove_of_person_here
