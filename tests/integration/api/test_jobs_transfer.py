@@ -1,5 +1,6 @@
 """Exporting, importing and deleting jobs over HTTP."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -111,6 +112,18 @@ async def test_unfinished_jobs_are_brought_over_as_the_importers_own(api: House)
     assert await api.queue.state_of(parent) == "scheduled"
     claim = await api.queue.claimed("bash")
     assert (claim.job_id, claim.row["code"], claim.row["timeout_s"]) == (code, "echo 1", 7)
+
+
+async def test_unfinished_jobs_of_a_limit_take_it_only_when_they_fall_due(api: House) -> None:
+    await api.script("u/ann/narrow", tag="python3", concurrent_limit=1)
+    jobs = [a_queued(script_path="u/ann/narrow", scheduled_for=moment) for moment in (a_moment(hours=1), ...)]
+    await brought(api, "queue", jobs)
+    ids = [uuid.UUID(each["id"]) for each in jobs]
+    assert {await api.queue.state_of(each) for each in ids} == {"scheduled"}
+    async with asyncio.timeout(20):
+        while "scheduled" in {await api.queue.state_of(each) for each in ids}:
+            await api.queue.tick()
+    assert {await api.queue.state_of(each) for each in ids} == {"queued", "blocked"}
 
 
 async def test_an_export_goes_on_behind_its_link(api: House) -> None:
