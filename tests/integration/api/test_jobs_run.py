@@ -222,6 +222,17 @@ async def test_a_result_is_waited_for_and_answered_as_it_is(api: House, way: str
     assert json.loads(claim.row["args"]) == {"a": 1}
 
 
+async def test_what_only_means_something_with_the_other_method_is_named_as_ignored(api: House) -> None:
+    asked = await api.post("ann", "jobs/run/p/u/ann/s", {}, status=201, payload="e30")
+    assert asked.headers["Tidemill-Ignored"] == "payload"
+    await api.queue.empty()
+    got, _ = await asyncio.gather(
+        api.get("ann", "jobs/run_wait_result/p/u/ann/s", payload="e30", wrap_body="true", raw="true"),
+        answer_next(api, 1),
+    )
+    assert got.headers["Tidemill-Ignored"] == "wrap_body, raw"
+
+
 async def test_a_failed_script_answers_200_with_its_error(api: House) -> None:
     error = {"error": {"name": "ValueError", "message": "no"}}
     reply, _ = await asyncio.gather(

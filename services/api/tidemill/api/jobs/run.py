@@ -14,7 +14,7 @@ from tidemill.api.jobs import cancel, rules, store
 from tidemill.api.jobs.ports import Ended
 from tidemill.api.jobs.reply import reply
 from tidemill.api.jobs.rules import AskedBefore, LineTooLong, NoResultInTime, Runnable
-from tidemill.api.jobs.schemas import Preview, RequestQuery, WaitQuery
+from tidemill.api.jobs.schemas import PayloadQuery, Preview, RequestQuery, WaitQuery
 from tidemill.chassis.outbox import to_say
 from tidemill.chassis.telemetry import current_traceparent
 from tidemill.shared.ids import new_job_id
@@ -74,8 +74,8 @@ async def _by_hash(call: Call) -> Runnable:
 
 
 async def _args(call: Call) -> str:
-    query: WaitQuery = call.query
-    if call.request.method == "GET":
+    query: PayloadQuery | WaitQuery = call.query
+    if isinstance(query, PayloadQuery):
         args = arguments.from_payload(query.payload)
     else:
         named = "Content-Type" in call.request.headers

@@ -29,10 +29,15 @@ class RequestQuery(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
 
 
+class PayloadQuery(RequestQuery, frozen=True, kw_only=True):
+    """How a job that is waited for is to be run, and its arguments where there is no body."""
+
+    payload: str | None = None
+
+
 class WaitQuery(RequestQuery, frozen=True, kw_only=True):
     """How a job that is waited for is to be run, and how its body becomes arguments."""
 
-    payload: str | None = None
     wrap_body: bool = False
     raw: bool = False
 
