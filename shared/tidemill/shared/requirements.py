@@ -100,6 +100,7 @@ SCRIPTS = ("f", "u")
 MOST = 200
 """Packages that one script may name."""
 _LONGEST = 300
+_DEEPEST = max(name.count(".") for name in PACKAGES) + 1
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _VERSION = r"(?:===|[~=!<>]=|[<>])\s*[A-Za-z0-9.*+!_-]+"
@@ -199,10 +200,17 @@ def python_versions(text: str) -> str:
 def _outside_of_texts(code: str, nodes: list[ast.AST]) -> list[str]:
     """Return the lines of the code, those within a text of several lines empty."""
     lines = ["", *re.split(r"\r\n|\r|\n", code)]
-    for node in nodes:
-        if isinstance(node, (ast.Constant, ast.JoinedStr)) and (node.end_lineno or 0) > node.lineno:
-            for number in range(node.lineno + 1, min(node.end_lineno or 0, len(lines) - 1) + 1):
-                lines[number] = ""
+    # The pieces of one f-string all have the lines of the whole: looked at each for itself, they cost lines times pieces.
+    texts = {
+        (node.lineno + 1, min(node.end_lineno or 0, len(lines) - 1))
+        for node in nodes
+        if isinstance(node, (ast.Constant, ast.JoinedStr)) and (node.end_lineno or 0) > node.lineno
+    }
+    emptied = 0
+    for first, last in sorted(texts):
+        for number in range(max(first, emptied + 1), last + 1):
+            lines[number] = ""
+        emptied = max(emptied, last)
     return lines
 
 
@@ -273,16 +281,18 @@ def _python(lines: list[str]) -> str | None:
 
 
 def _imported(nodes: list[ast.AST], lines: list[str]) -> Iterator[str]:
+    pins = {number: pin for number, line in enumerate(lines) if (pin := _pin(line)) is not None}
     for node in nodes:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             # A package below a namespace may be what is imported from it: `from google.cloud import storage`.
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            module = ".".join(node.module.split(".", _DEEPEST)[:_DEEPEST])
+            names = [f"{module}.{alias.name}" for alias in node.names] if len(module) <= _LONGEST else [module]
         else:
             continue
         foreign = [name for name in names if _is_foreign(name.partition(".")[0])]
-        pinned = _pinned(node, lines)
+        pinned = _pinned(node, pins)
         if pinned is not None and foreign:
             yield pinned
         else:
@@ -294,19 +304,24 @@ def _is_foreign(name: str) -> bool:
 
 
 def _package(name: str) -> str | None:
-    parts = name.split(".")
+    parts = name.split(".", _DEEPEST)[:_DEEPEST]
     for length in range(len(parts), 0, -1):
         if (package := PACKAGES.get(".".join(parts[:length]))) is not None:
             return package
     # Names that no package can have are left for the import to fail on.
-    return parts[0] if re.fullmatch(_NAME, parts[0], re.ASCII) else None
+    return parts[0] if len(parts[0]) <= _LONGEST and re.fullmatch(_NAME, parts[0], re.ASCII) else None
 
 
-def _pinned(node: ast.Import | ast.ImportFrom, lines: list[str]) -> str | None:
-    for line in lines[node.lineno : (node.end_lineno or node.lineno) + 1]:
-        _, sign, comment = line.partition("#")
-        if (found := _PIN.fullmatch(sign + comment.rstrip())) is not None:
-            return requirement(found[1])
+def _pin(line: str) -> str | None:
+    _, sign, comment = line.partition("#")
+    found = _PIN.fullmatch(sign + comment.rstrip())
+    return None if found is None else found[1]
+
+
+def _pinned(node: ast.Import | ast.ImportFrom, pins: Mapping[int, str]) -> str | None:
+    for number in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+        if number in pins:
+            return requirement(pins[number])
     return None
 
 

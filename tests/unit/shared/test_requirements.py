@@ -1,5 +1,11 @@
 """What a script wants installed, read off its text."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
 import pytest
 
 from tidemill.shared.requirements import NOTHING, NotUnderstood, of, of_python
@@ -59,6 +65,43 @@ def test_the_interpreter_is_named_at_the_beginning(line: str, python: str | None
 
 def test_what_stands_within_a_text_asks_for_nothing() -> None:
     assert of_python('"""\n# requirements:\n# evil\n"""\nimport rich\n').packages == ("rich",)
+
+
+@contextmanager
+def steps(most: int) -> Iterator[None]:
+    """Let no more lines of Python run in the block."""
+    left = most
+    before = sys.gettrace()
+
+    def count(_frame: FrameType, event: str, _what: object) -> Any:
+        nonlocal left
+        left -= event == "line"
+        assert left, f"more than {most} lines of Python were run"
+        return count
+
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("opening", ['"""', 'f"""'])
+def test_a_long_text_with_many_values_costs_no_more_than_its_length(opening: str) -> None:
+    text = "# requirements:\n# evil {x}\n" * 2500
+    with steps(500_000):
+        wanted = of_python(f'x = {opening}{text}"""; y = """\n# evil\n"""\nimport rich  # pin: rich==13\n')
+    assert wanted.packages == ("rich==13",)
+
+
+def test_many_imports_in_one_line_are_looked_at_once() -> None:
+    deep = ".a" * 3000
+    with steps(100_000):
+        assert of_python(f"{'import os; ' * 500}import rich{deep}; from yaml{deep} import b").packages == (
+            "PyYAML",
+            "rich",
+        )
+        assert of_python(f"from {'a' * 5000} import {'b, ' * 500}c") == NOTHING
 
 
 @pytest.mark.parametrize(
