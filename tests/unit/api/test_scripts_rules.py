@@ -71,6 +71,7 @@ def test_bad_paths(path: str) -> None:
         ({"envs": ["1A=b"]}, "envs"),
         ({"tag": "a b"}, "tag"),
         ({"content": "x" * (10 * 1024 * 1024 + 1)}, "content"),
+        ({"lock": "x" * (10 * 1024 * 1024 + 1)}, "lock"),
     ],
 )
 def test_what_cannot_be_deployed_is_refused_by_field(changes: dict[str, object], field: str) -> None:

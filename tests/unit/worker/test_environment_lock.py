@@ -53,6 +53,30 @@ def test_a_lock_says_nothing_but_versions(line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "a==1;" + " " * 2_000_000 + "@",
+        "a==1;" + " x" * 30_000 + "@",
+        "a==1;" + " --hash=a" * 7_000 + "@",
+        f"a==1 {HASH}" + " --hash=a:0" * 5_000 + "@",
+        "a" + "-" * 60_000 + "@",
+    ],
+    ids=["blanks", "words", "halves", "hashes", "name"],
+)
+def test_a_line_that_nearly_pins_a_package_is_refused_without_trying_every_division(line: str) -> None:
+    with pytest.raises(NotInstallable, match="pins no package"):
+        lock.read(line)
+
+
+def test_a_lock_has_no_endless_line_and_not_endless_packages() -> None:
+    assert lock.read(f"a==1 {' '.join([HASH] * 700)}").hashed
+    with pytest.raises(NotInstallable, match="too long"):
+        lock.read(f"a==1 {' '.join([HASH] * 1000)}")
+    with pytest.raises(NotInstallable, match="1000"):
+        lock.read("a==1\n" * 1001)
+
+
+@pytest.mark.parametrize(
     ("wanted", "fits", "does_not"),
     [
         ("3.12", ("3.12.0", "3.12.9"), ("3.11.9", "3.1.2", "3.13.0")),

@@ -103,6 +103,8 @@ def check(new: NewScript) -> None:
         raise BadRequest("The schema must be a JSON object.")
     if len(new.content) > _LONGEST_TEXT:
         raise BadRequest("The content must not be longer than 10 MiB.")
+    if len(new.lock or "") > _LONGEST_TEXT:
+        raise BadRequest("The lock must not be longer than 10 MiB.")
     for each in new.envs or ():
         name, equals, _ = each.partition("=")
         if not equals or not name.isascii() or not name.isidentifier():

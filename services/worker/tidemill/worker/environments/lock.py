@@ -21,6 +21,7 @@ _PIN = re.compile(
 )
 _PYTHON = re.compile(r"#\s*(?:py\s*:\s*(.+)|(py3\d{1,2})\s*)")
 _MOST = 1000
+_LONGEST = 65_536  # of one package with all its hashes, of which some have two hundred
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,19 @@ def read(text: str) -> Lock:
             if named is not None and python is None and not pins:
                 python = _versions(named[1] or named[2])
             continue
-        bare = stripped.partition(" #")[0].strip()
+        # One blank between words, as it is installed: of long runs of them the pattern would try every division.
+        bare = " ".join(stripped.partition(" #")[0].split())
         if not bare:
             continue
+        if len(bare) > _LONGEST:
+            raise NotInstallable("LockNotUnderstood", f"The lock has a line that is too long: {bare[:100]!r}.")
         found = _PIN.fullmatch(bare)
         if found is None:
             raise NotInstallable("LockNotUnderstood", f"The lock has a line that pins no package: {bare[:100]!r}.")
         hashed = hashed and bool(found["hashes"])
-        pins.append(" ".join(bare.split()))
-    if len(pins) > _MOST:
-        raise NotInstallable("LockNotUnderstood", f"The lock names more than {_MOST} packages.")
+        pins.append(bare)
+        if len(pins) > _MOST:
+            raise NotInstallable("LockNotUnderstood", f"The lock names more than {_MOST} packages.")
     return Lock(python, tuple(pins), hashed)
 
 
