@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -21,7 +22,7 @@ from tests.support.installation import free_port
 from tests.support.package_index import package_index
 from tests.support.waiting import eventually
 from tests.support.wheels import a_source, a_wheel, only_from
-from tidemill.worker.environments import build
+from tidemill.worker.environments import build, tree
 from tidemill.worker.environments.environments import Environment, Environments
 from tidemill.worker.environments.failure import NotInstallable, Stopped
 from tidemill.worker.environments.store import Store
@@ -419,6 +420,42 @@ async def test_who_is_stopped_leaves_the_work_to_the_others_and_the_last_one_end
             with pytest.raises(Stopped):
                 await asyncio.wait_for(task, 20)
             await until_so_many_run(workshop.cache, left)
+
+
+async def test_who_is_stopped_while_it_is_published_leaves_a_whole_environment_and_the_lock_only_then(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    publish = Store.publish
+
+    def slowly(store: Store, digest: str, libraries: Path, packages: int) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        publish(store, digest, libraries, packages)
+
+    monkeypatch.setattr(Store, "publish", slowly)
+    lending = asyncio.create_task(workshop.lend())
+    try:
+        assert await asyncio.to_thread(begun.wait, 60)
+        workshop.stop.set()
+        with pytest.raises(Stopped):
+            await asyncio.wait_for(lending, 20)
+        [draft] = workshop.built()
+        assert Store(workshop.cache).collect(0) == 0
+        assert workshop.built() == [draft], "the lock is held for as long as the thread writes"
+    finally:
+        go_on.set()
+    monkeypatch.undo()
+    workshop.stop.clear()
+    environment = await asyncio.wait_for(workshop.lend(), 60)
+    assert imported(environment, "import tinyone; print(tinyone.__version__)") == "1.0"
+    assert workshop.built() == [draft.removeprefix("tmp-").partition("-")[0]]
+
+
+async def test_an_environment_whose_libraries_are_gone_is_built_again(workshop: Workshop) -> None:
+    [libraries] = (await workshop.lend()).folders
+    tree.remove(Path(libraries))
+    assert imported(await workshop.lend(), "import tinyone; print(tinyone.__version__)") == "1.0"
 
 
 async def test_work_that_takes_too_long_is_ended(tmp_path: Path, wheels: Path) -> None:

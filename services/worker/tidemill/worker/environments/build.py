@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tidemill.worker.environments.interpreters import Interpreter
 from tidemill.worker.environments.lock import Lock
-from tidemill.worker.environments.store import Store
+from tidemill.worker.environments.store import Store, to_its_end
 from tidemill.worker.environments.together import Say
 from tidemill.worker.environments.uv import Uv, execute, translated
 
@@ -42,10 +42,10 @@ async def build(
             if store.find(digest) is not None:
                 return
             say(f"installing {len(lock.pins)} package{'' if len(lock.pins) == 1 else 's'} ...")
-            with store.draft(digest) as libraries:
+            async with store.draft(digest) as libraries:
                 await _install(uv, lock, interpreter, libraries, held)
                 await _compile(interpreter, libraries, timeout, held)
-                await asyncio.to_thread(store.publish, digest, libraries, len(lock.pins))
+                await to_its_end(store.publish, digest, libraries, len(lock.pins))
     except OSError as error:
         raise translated(error) from error
     say(f"installed, took {time.monotonic() - began:.1f} s")

@@ -10,9 +10,10 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import ParamSpec
 
 from tidemill.worker.environments import tree
 
@@ -21,6 +22,21 @@ log = logging.getLogger(__name__)
 COMPLETE = "complete"
 _BUILDING, _GOING = "tmp-", "gone-"
 _LOOK_AGAIN = 0.05
+P = ParamSpec("P")
+
+
+async def to_its_end(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Do it in a thread and return when it is done, also when we are cancelled: a thread can't be stopped."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    canceled: asyncio.CancelledError | None = None
+    while not working.done():
+        try:
+            await asyncio.wait({working})
+        except asyncio.CancelledError as again:
+            canceled = again
+    if canceled is not None:
+        raise canceled
+    await working
 
 
 class Store:
@@ -41,9 +57,10 @@ class Store:
         """Return the libraries of a complete environment."""
         folder = self._environments / digest
         try:
-            return folder / str(json.loads((folder / COMPLETE).read_text())["libraries"])
+            libraries = folder / str(json.loads((folder / COMPLETE).read_text())["libraries"])
         except (FileNotFoundError, ValueError, KeyError):
             return None
+        return libraries if libraries.is_dir() else None
 
     def borrow(self, digest: str) -> Path | None:
         """Return the libraries and keep them from being removed; None when there are none or they are being built."""
@@ -82,16 +99,19 @@ class Store:
         finally:
             os.close(lock)
 
-    @contextmanager
-    def draft(self, digest: str) -> Iterator[Path]:
-        """Give an empty folder that is to become the environment, and clear it away unless it does."""
+    @asynccontextmanager
+    async def draft(self, digest: str) -> AsyncIterator[Path]:
+        """Give an empty folder that is to become the environment, and clear it away unless it does.
+
+        Nothing of it is left to do when the block has been left: whoever holds the lock for it may let go then.
+        """
         folder = self._environments / f"{_BUILDING}{digest}-{secrets.token_hex(4)}"
         libraries = folder / f"lib-{secrets.token_hex(4)}"
         libraries.mkdir(parents=True)
         try:
             yield libraries
         finally:
-            tree.remove(folder)
+            await to_its_end(tree.remove, folder)
 
     def publish(self, digest: str, libraries: Path, packages: int) -> None:
         """Make a draft read-only and durable, and let it be the environment."""
