@@ -200,7 +200,7 @@ def python_versions(text: str) -> str:
 def _outside_of_texts(code: str, nodes: list[ast.AST]) -> list[str]:
     """Return the lines of the code, those within a text of several lines empty."""
     lines = ["", *re.split(r"\r\n|\r|\n", code)]
-    # The pieces of one f-string all have the lines of the whole: looked at each for itself, they cost lines times pieces.
+    # Each piece of an f-string has the lines of the whole: looked at one by one, they cost lines times pieces.
     texts = {
         (node.lineno + 1, min(node.end_lineno or 0, len(lines) - 1))
         for node in nodes
