@@ -233,6 +233,18 @@ async def test_what_only_means_something_with_the_other_method_is_named_as_ignor
     assert got.headers["Tidemill-Ignored"] == "wrap_body, raw"
 
 
+async def test_who_waits_for_a_job_that_is_deleted_hears_of_it(api: House) -> None:
+    waiting = asyncio.create_task(api.post("ann", "jobs/run_wait_result/p/u/ann/s", {}, status=404))
+    async with asyncio.timeout(20):
+        while not await api.queue.look.fetchval("SELECT count(*) FROM queue.live_job"):
+            await api.waiters.look_at_all()
+        await api.queue.empty()
+        while not waiting.done():
+            await api.waiters.look_at_all()
+            await asyncio.wait([waiting], timeout=0.05)
+    assert "was deleted" in (await waiting).text
+
+
 async def test_a_failed_script_answers_200_with_its_error(api: House) -> None:
     error = {"error": {"name": "ValueError", "message": "no"}}
     reply, _ = await asyncio.gather(

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from tidemill.api.http.errors import NotFound
 from tidemill.api.jobs.ports import Ended
 from tidemill.api.jobs.waiting import WaitingRoom
 from tidemill.chassis.errors import DatabaseUnavailable
@@ -34,16 +35,17 @@ class Rows:
 
     def __init__(self) -> None:
         self.ended: set[UUID] = set()
+        self.gone: set[UUID] = set()
         self.looks: list[list[UUID]] = []
         self.away = False
         self.looked = asyncio.Event()
 
-    async def look(self, ids: Sequence[UUID]) -> Mapping[UUID, Ended]:
+    async def look(self, ids: Sequence[UUID]) -> Mapping[UUID, Ended | None]:
         self.looks.append(list(ids))
         self.looked.set()
         if self.away:
             raise DatabaseUnavailable("away")
-        return {each: DONE for each in ids if each in self.ended}
+        return {each: DONE if each in self.ended else None for each in ids if each in self.ended | self.gone}
 
 
 class World:
@@ -96,6 +98,20 @@ async def test_a_lost_message_costs_one_poll_for_all_who_wait() -> None:
                     pass
             assert await asyncio.wait_for(first, 5) == DONE
         assert it.rows.looks == [[ids[0]]]
+
+
+async def test_a_job_that_is_gone_ends_the_wait_for_it_and_one_that_is_still_to_come_does_not() -> None:
+    async with world(poll=SHORT) as it:
+        job_id = uuid.uuid4()
+        it.rows.gone.add(job_id)
+        with it.room.expect(job_id) as answer:
+            for _ in range(2):
+                it.rows.looked.clear()
+                await asyncio.wait_for(it.rows.looked.wait(), 20)
+            assert not answer.done()
+            it.room.requested(job_id)
+            with pytest.raises(NotFound, match="was deleted"):
+                await asyncio.wait_for(answer, 20)
 
 
 async def test_nobody_waiting_means_no_look() -> None:

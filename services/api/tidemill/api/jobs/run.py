@@ -119,6 +119,7 @@ async def result_of(call: Call, runnable: Runnable, args: str) -> web.StreamResp
     with call.ctx.waiters.expect(job_id) as answer:
         try:
             await _request(call, runnable, args, job_id, reply_to=call.ctx.waiters.replica)
+            call.ctx.waiters.requested(job_id)
             async with asyncio.timeout(patience.total_seconds()):
                 ended: Ended = await answer
         except AskedBefore as before:

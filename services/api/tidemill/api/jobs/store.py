@@ -146,10 +146,12 @@ async def count_waiting(db: Executor, workspace: str, most: int) -> int:
     return count
 
 
-async def ended(db: Executor, ids: Sequence[UUID]) -> Mapping[UUID, Ended]:
-    """Return those of the jobs that have ended."""
+async def ended(db: Executor, ids: Sequence[UUID]) -> Mapping[UUID, Ended | None]:
+    """Return those of the jobs that have ended, and None for those that are not there."""
     return {
-        row["id"]: Ended(outcome=Outcome(row["outcome"]), result=row["result"] or "null")
+        row["id"]: None
+        if row["outcome"] is None
+        else Ended(outcome=Outcome(row["outcome"]), result=row["result"] or "null")
         for row in await db.fetch(QUERIES.ended, list(ids))
     }
 

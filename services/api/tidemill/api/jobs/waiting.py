@@ -20,7 +20,7 @@ from uuid import UUID
 
 from asyncpg import PostgresError
 
-from tidemill.api.http.errors import TooManyRequests
+from tidemill.api.http.errors import NotFound, TooManyRequests
 from tidemill.api.jobs import store
 from tidemill.api.jobs.ports import Ended
 from tidemill.chassis.broker import Broker, BrokerUnavailable, Delivery, Subscription
@@ -34,8 +34,8 @@ from tidemill.shared.messages import JobAnswered, JobProgressed
 
 log = logging.getLogger(__name__)
 
-Look = Callable[[Sequence[UUID]], Awaitable[Mapping[UUID, Ended]]]
-"""Returns those of the jobs that have ended."""
+Look = Callable[[Sequence[UUID]], Awaitable[Mapping[UUID, Ended | None]]]
+"""Returns those of the jobs that have ended, and None for those that are not there."""
 
 POLL = timedelta(seconds=2)
 MOST_STREAMS = 50
@@ -50,7 +50,7 @@ async def waiting_room(
 ) -> AsyncIterator["WaitingRoom"]:
     """Open this replica's inbox and let clients wait for jobs for as long as the context lasts."""
 
-    async def look(ids: Sequence[UUID]) -> Mapping[UUID, Ended]:
+    async def look(ids: Sequence[UUID]) -> Mapping[UUID, Ended | None]:
         return await store.ended(database, ids)
 
     room = WaitingRoom(replica, look, poll=poll, linger=linger)
@@ -91,6 +91,8 @@ class WaitingRoom:
         self._poll = poll.total_seconds()
         self._linger = linger.total_seconds()
         self._waiting: defaultdict[UUID, set[asyncio.Future[Ended]]] = defaultdict(set)
+        self._requested: set[UUID] = set()
+        """Those of them that are there: until then a job that is not found is still to come."""
         self._hinted: set[UUID] = set()
         self._hint_came = asyncio.Event()
         self._followers: dict[UUID, set[Follower]] = {}
@@ -126,6 +128,7 @@ class WaitingRoom:
         answer: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(answer)
         if known:
+            self.requested(job_id)
             self._hint(job_id)
         try:
             yield answer
@@ -134,6 +137,12 @@ class WaitingRoom:
             self._waiting[job_id].discard(answer)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
+                self._requested.discard(job_id)
+
+    def requested(self, job_id: UUID) -> None:
+        """Note that a job that is expected is there: if it is so no more, the future raises NotFound."""
+        if job_id in self._waiting:
+            self._requested.add(job_id)
 
     @asynccontextmanager
     async def follow(self, job_id: UUID) -> AsyncIterator[Follower]:
@@ -222,6 +231,8 @@ class WaitingRoom:
             self._hint_came.set()
 
     async def _answer(self, ids: Sequence[UUID]) -> None:
+        # Before the look: what is requested meanwhile may be missing from it.
+        requested = self._requested.intersection(ids)
         try:
             ended = await self._look(ids)
         except DatabaseUnavailable:
@@ -233,5 +244,9 @@ class WaitingRoom:
             return
         for job_id, how in ended.items():
             for answer in self._waiting.get(job_id, ()):
-                if not answer.done():
+                if answer.done():
+                    continue
+                if how is not None:
                     answer.set_result(how)
+                elif job_id in requested:
+                    answer.set_exception(NotFound(f"The job {job_id} was deleted before it had a result."))
