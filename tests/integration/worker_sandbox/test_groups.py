@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -12,7 +13,7 @@ import pytest
 
 from tests.integration.worker_sandbox.harness import Scripts, processes_with, until
 from tidemill.worker.sandbox.execution import Limits
-from tidemill.worker.sandbox.groups import Groups, Hierarchy, hierarchies
+from tidemill.worker.sandbox.groups import Group, Groups, Hierarchy, hierarchies
 from tidemill.worker.sandbox.pool import Sandbox, SandboxSettings, ZygoteKey
 
 MIB = 1 << 20
@@ -166,3 +167,24 @@ def test_hierarchies_are_found_where_they_are_mounted() -> None:
         "memory": Hierarchy(1, Path("/sys/fs/cgroup/memory")),
     }
     assert hierarchies("33 25 0:29 / /proc rw shared:12 - proc proc rw", "0::/") == {}
+
+
+def test_workers_that_start_at_the_same_time_leave_each_other_their_groups(tmp_path: Path) -> None:
+    def start(number: int) -> bool:
+        groups = Groups()
+        parent = groups._claim(tmp_path, f"tidemill-{number}")
+        stood = parent.is_dir()
+        groups._close()
+        return stood
+
+    with ThreadPoolExecutor(4) as workers:
+        assert all(workers.map(start, range(400)))
+
+
+def test_the_doors_of_a_group_are_all_opened_or_none(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").touch()
+    group = Group({"memory": Hierarchy(1, tmp_path), "pids": Hierarchy(1, tmp_path / "gone")})
+    before = sorted(each.name for each in Path("/proc/self/fd").iterdir())
+    with pytest.raises(FileNotFoundError):
+        group.doors()
+    assert sorted(each.name for each in Path("/proc/self/fd").iterdir()) == before

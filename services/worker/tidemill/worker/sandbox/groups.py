@@ -12,6 +12,7 @@ and then for milliseconds. The groups of a worker that was killed are removed by
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import itertools
 import os
@@ -42,6 +43,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _OWN = Path("/proc/self/cgroup")
 _SELF = "worker"
 _SMALL_FILE = 4096
+_CLAIMS = 20
 
 
 class Figures(NamedTuple):
@@ -177,13 +179,21 @@ class Groups:
                     _remove_tree(left)
                 finally:
                     os.close(lock)
-        parent = own / name
-        parent.mkdir()
-        lock = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
-        self._held.callback(_remove_tree, parent)
-        self._held.callback(os.close, lock)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return parent
+        for attempt in range(_CLAIMS):
+            parent = own / (name if not attempt else f"{name}-{attempt}")
+            parent.mkdir()
+            try:
+                lock = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:  # a worker that starts beside us took it for one that nobody holds
+                continue
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if parent.exists():  # else it went between the two: a lock on it holds nothing
+                    self._held.callback(_remove_tree, parent)
+                    self._held.callback(os.close, lock)
+                    return parent
+            os.close(lock)
+        raise OSError(errno.EBUSY, f"other workers took every group that was made below {own}")
 
     def _delegated(self, own: Path, name: str) -> Mapping[str, Hierarchy]:
         """Return the controllers of version 2 that we may hand on; to do so we leave our own group for one below it."""
@@ -242,7 +252,15 @@ class Group:
 
     def doors(self) -> list[int]:
         """Return descriptors, yours to close: who writes `0` to all of them has moved into the group."""
-        return [os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
+        opened: list[int] = []
+        try:
+            for folder in self._folders:
+                opened.append(os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))  # noqa: PERF401 (half)
+        except OSError:
+            for door in opened:
+                os.close(door)
+            raise
+        return opened
 
     def figures(self, *, all_of_them: bool) -> Figures:
         """Return what it has counted until now: the peak, and the refusals if anybody asks."""
@@ -343,8 +361,9 @@ def _family() -> list[int]:
 
 
 def _remove_tree(parent: Path) -> None:
-    for job in parent.glob("job-*"):
-        _remove(job)
+    with suppress(FileNotFoundError):  # another worker was faster
+        for job in parent.glob("job-*"):
+            _remove(job)
     with suppress(OSError):  # somebody, perhaps we ourselves, lives in it
         (parent / _SELF).rmdir()
     with suppress(OSError):
