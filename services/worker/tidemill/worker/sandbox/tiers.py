@@ -24,10 +24,14 @@ LAYERS: Mapping[Tier, Sequence[str]] = {
 }
 LOST: Mapping[Tier, Mapping[str, str]] = {
     "full": {},
-    "pod": {"own /proc": "let the container have an unmasked /proc (Kubernetes: procMount: Unmasked)"},
+    "pod": {
+        "own /proc": "let the container have an unmasked /proc (Kubernetes: procMount: Unmasked); until "
+        "then jobs can read each other's command lines, in which are the arguments of bash scripts"
+    },
     "reduced": {
         "namespaces": "allow user namespaces (kernel.unprivileged_userns_clone=1, user.max_user_namespaces, "
-        "kernel.apparmor_restrict_unprivileged_userns=0; in a container a seccomp profile with unshare and mount)",
+        "kernel.apparmor_restrict_unprivileged_userns=0; in a container a seccomp profile with unshare and mount); "
+        "until then jobs can read each other's command lines, in which are the arguments of bash scripts",
         "limit of disk space": "allow user namespaces, as above",
     },
 }
