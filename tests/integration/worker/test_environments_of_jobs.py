@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from tests.support.queue import Queue, queue_of
 from tests.support.services import running
 from tests.support.wheels import a_wheel, only_from
 from tidemill.chassis.broker import Broker
+from tidemill.worker import run
 from tidemill.worker.environments import build
+from tidemill.worker.environments.interpreters import Interpreter, Interpreters
 from tidemill.worker.service import SERVICE
 
 USES = "import tinyone\ndef main():\n    return tinyone.__version__\n"
@@ -102,6 +105,28 @@ async def test_a_job_whose_packages_can_not_be_had_fails_and_says_why(queue: Que
     assert (row["outcome"], error["name"]) == ("failure", "ResolutionFailed")
     assert "nosuch was not found" in error["message"]
     assert "nosuch was not found" in await log_of(queue, job)
+
+
+@pytest.mark.parametrize(("is_our_own", "claims"), [(False, 1), (True, 2)])
+async def test_a_job_for_which_no_sandbox_can_be_had_fails_in_the_end_and_says_why(
+    queue: Queue, broker: Broker, monkeypatch: pytest.MonkeyPatch, *, is_our_own: bool, claims: int
+) -> None:
+    broken = Interpreter("/nowhere/python", "3.11.9")
+
+    async def find(*_: object) -> Interpreter:
+        return broken
+
+    monkeypatch.setattr(Interpreters, "find", find)
+    monkeypatch.setattr(run, "_LONGEST_PAUSE", timedelta(milliseconds=300))
+    monkeypatch.setattr(run, "_MOST_CLAIMS", 2)
+    if is_our_own:
+        monkeypatch.setattr(run, "own_interpreter", lambda: broken.path)
+    job = await ask(queue, broker, "def main(): pass\n")
+    row = await finished(queue, job)
+    error = json.loads(row["result"])["error"]
+    assert (row["outcome"], row["claims"], error["name"]) == ("failure", claims, "SandboxUnavailable")
+    assert broken.path in error["message"]
+    assert "[no sandbox: " in await log_of(queue, job)
 
 
 async def test_a_job_for_a_lock_answers_it_and_runs_nothing(queue: Queue, broker: Broker) -> None:

@@ -38,7 +38,7 @@ from tidemill.worker.masking import masked
 from tidemill.worker.network import UnknownNetworkError, policy
 from tidemill.worker.sandbox.answers import canceled
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
-from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey
+from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey, own_interpreter
 from tidemill.worker.store import queue
 from tidemill.worker.store.queue import Answer, Claim, Report
 from tidemill.worker.store.scripts import Source, keep_lock
@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=3)
+_MOST_CLAIMS = 5
+"""Claims of a job until it fails where no sandbox can be had; with another interpreter than ours, which the sandbox was
+proved with at the start, it fails at once."""
 _JITTER = Random()  # noqa: S311 - not a secret; made once, because that takes longer than what is seldom waited for
 
 
@@ -116,6 +119,7 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
 
     if (answer := codeless.ANSWERS.get(claim.kind)) is not None:
         return Ending(success=True, result=answer(claim.args), reason="returned")
+    interpreter: str | None = None
     try:
         source = await _source(ctx, claim)
         if claim.kind == JobKind.DEPENDENCIES:
@@ -123,6 +127,7 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
             return Ending(success=True, result=msgspec.Raw(msgspec.json.encode(Found(lock))), reason="returned")
         network = policy(source.content, ctx.settings.job_network)
         async with ctx.environments.lent(claim.language, source.content, source.lock, say, holding.stop) as environment:
+            interpreter = environment.interpreter
             with span("execute", kind=SpanKind.INTERNAL):
                 return await ctx.sandbox.run(
                     ZygoteKey(
@@ -146,8 +151,11 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
     except Stopped:
         return canceled()
     except SandboxUnavailable as error:
-        # The job's code has not begun: it goes back into the line, where another worker may find it.
+        # The job's code has not begun: it goes back into the line, where another worker may find it, but not for ever.
         log.error("sandbox unavailable", extra={"job_id": str(claim.id), "error": str(error)})
+        say(f"[no sandbox: {error}]")
+        if claim.claims >= _MOST_CLAIMS or (interpreter is not None and interpreter != own_interpreter()):
+            return _failed("SandboxUnavailable", str(error))
         await asyncio.sleep(_LONGEST_PAUSE.total_seconds())
         holding.end(Halt.DRAINED)
         return canceled()
