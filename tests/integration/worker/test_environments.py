@@ -22,7 +22,7 @@ from tests.support.installation import free_port
 from tests.support.package_index import package_index
 from tests.support.waiting import eventually
 from tests.support.wheels import a_source, a_wheel, only_from
-from tidemill.worker.environments import build, tree
+from tidemill.worker.environments import build, tree, uv
 from tidemill.worker.environments.environments import Environment, Environments
 from tidemill.worker.environments.failure import NotInstallable, Stopped
 from tidemill.worker.environments.store import Store
@@ -183,6 +183,16 @@ async def test_an_interpreter_that_is_not_there_is_named(workshop: Workshop) -> 
     refused = await workshop.refuses("# py: 3.99\nimport tinyone")
     assert refused.name == "InterpreterMissing"
     assert "3.99" in str(refused)
+
+
+async def test_looking_for_an_interpreter_in_vain_is_told_from_not_being_able_to_look(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uv, "find_uv_bin", lambda: "/nowhere/uv")
+    for code in ("# py: 3.99\nimport tinyone", "import tinyone"):
+        refused = await workshop.refuses(code)
+        assert refused.name == "NotStarted"
+        assert "/nowhere/uv" in str(refused)
 
 
 async def test_a_script_without_a_lock_keeps_the_versions_that_were_found_once(

@@ -13,5 +13,9 @@ class Unreachable(NotInstallable):
     """An index did not answer; it may do so in a moment."""
 
 
+class NotStarted(NotInstallable):
+    """A program can't be started here."""
+
+
 class Stopped(Exception):
     """The job was stopped before it had its environment."""

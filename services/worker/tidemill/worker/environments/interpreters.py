@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tidemill.worker.environments.failure import NotInstallable
+from tidemill.worker.environments.failure import NotInstallable, NotStarted
 from tidemill.worker.environments.uv import Uv, execute
 from tidemill.worker.sandbox.settings import own_interpreter
 
@@ -15,6 +15,7 @@ import os, sys
 print(os.path.realpath("%s/bin/python%d.%d" % (sys.base_exec_prefix, *sys.version_info[:2])))
 print("%d.%d.%d" % sys.version_info[:3])
 """
+_NOT_FOUND = "No interpreter found"
 _PROBE_TIMEOUT = timedelta(seconds=20)
 _PART = re.compile(r"(===|[~=!<>]=|[<>])?(3(?:\.\d+){0,2})(\.\*)?")
 
@@ -55,8 +56,13 @@ class Interpreters:
         try:
             path = (await self._uv.run("python", "find", "--system", wanted)).strip()
         except NotInstallable as none:
-            raise missing from none
-        code, printed, _ = await execute([path, "-I", "-S", "-c", _PROBE], {}, _PROBE_TIMEOUT)
+            if _NOT_FOUND in str(none):
+                raise missing from none
+            raise
+        try:
+            code, printed, _ = await execute([path, "-I", "-S", "-c", _PROBE], {}, _PROBE_TIMEOUT)
+        except NotStarted:
+            raise missing from None
         lines = printed.splitlines()
         if code != 0 or len(lines) != 2:
             raise missing

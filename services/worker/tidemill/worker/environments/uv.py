@@ -15,7 +15,7 @@ from random import Random
 from uv import find_uv_bin
 
 from tidemill.chassis.backoff import delays
-from tidemill.worker.environments.failure import NotInstallable, Unreachable
+from tidemill.worker.environments.failure import NotInstallable, NotStarted, Unreachable
 from tidemill.worker.environments.index import Sources
 
 log = logging.getLogger(__name__)
@@ -124,17 +124,23 @@ async def execute(
     stdin: str = "",
     keeps: Sequence[int] = (),
 ) -> tuple[int, str, str]:
-    """Return exit code and both outputs; on cancellation and after the time-out its whole group is killed."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=environ,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        pass_fds=tuple(keeps),
-        cwd="/",
-    )
+    """Return exit code and both outputs; on cancellation and after the time-out its whole group is killed.
+
+    Raises NotInstallable after the time-out, and NotStarted.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environ,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=tuple(keeps),
+            cwd="/",
+        )
+    except OSError as error:
+        raise NotStarted("NotStarted", f"The worker can't start {command[0]}: {error}.") from error
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             printed, complained = await process.communicate(stdin.encode())
