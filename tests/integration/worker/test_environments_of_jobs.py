@@ -154,3 +154,16 @@ async def test_a_job_that_waits_for_its_packages_can_be_canceled(
             await says(queue, job, "resolving")
             await queue.cancel(job)
             assert (await finished(queue, job))["outcome"] == "canceled"
+
+
+async def test_a_job_has_no_more_time_for_its_packages_than_for_itself(
+    own_database_urls: DatabaseUrls, queue: Queue, tmp_path: Path, wheels: Path
+) -> None:
+    async with package_index(wheels) as index:
+        index.hangs = True
+        settings = {"TIDEMILL_CACHE": str(tmp_path / "cache"), "UV_DEFAULT_INDEX": index.url}
+        async with running(own_database_urls, SERVICE, settings=settings) as broker:
+            for kind, tag in (("preview", "python3"), ("dependencies", "dependency")):
+                row = await finished(queue, await ask(queue, broker, USES, kind=kind, tag=tag, timeout_s=1))
+                assert row["outcome"] == "failure"
+                assert "not there within 1 s" in json.loads(row["result"])["error"]["message"]

@@ -13,6 +13,7 @@ Killing the process between any two lines leaves a claim whose lease runs out; t
 import asyncio
 import logging
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -36,7 +37,7 @@ from tidemill.worker.held import Halt, Holding
 from tidemill.worker.logs import Chunk, Log
 from tidemill.worker.masking import masked
 from tidemill.worker.network import UnknownNetworkError, policy
-from tidemill.worker.sandbox.answers import canceled
+from tidemill.worker.sandbox.answers import canceled, failed
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey, own_interpreter
 from tidemill.worker.store import queue
@@ -119,14 +120,21 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
 
     if (answer := codeless.ANSWERS.get(claim.kind)) is not None:
         return Ending(success=True, result=answer(claim.args), reason="returned")
+    longest = _longest(ctx, claim)
     interpreter: str | None = None
+    preparing = asyncio.timeout(longest.total_seconds())
     try:
         source = await _source(ctx, claim)
         if claim.kind == JobKind.DEPENDENCIES:
-            lock = await ctx.environments.lock_of(claim.language, source.content, say, holding.stop)
+            async with preparing:
+                lock = await ctx.environments.lock_of(claim.language, source.content, say, holding.stop)
             return Ending(success=True, result=msgspec.Raw(msgspec.json.encode(Found(lock))), reason="returned")
         network = policy(source.content, ctx.settings.job_network)
-        async with ctx.environments.lent(claim.language, source.content, source.lock, say, holding.stop) as environment:
+        async with AsyncExitStack() as until_it_ends:
+            async with preparing:
+                environment = await until_it_ends.enter_async_context(
+                    ctx.environments.lent(claim.language, source.content, source.lock, say, holding.stop)
+                )
             interpreter = environment.interpreter
             with span("execute", kind=SpanKind.INTERNAL):
                 return await ctx.sandbox.run(
@@ -141,10 +149,10 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
                     on_stream=streamed.write,
                     cancel=holding.stop,
                 )
-    except ScriptGone as gone:
-        return _failed("ScriptGone", str(gone))
-    except UnknownNetworkError as unknown:
-        return _failed("UnknownNetwork", str(unknown))
+    except TimeoutError as late:
+        return _unprepared(preparing, longest, late)
+    except (ScriptGone, UnknownNetworkError) as wrong:
+        return _failed(type(wrong).__name__.removesuffix("Error"), str(wrong))
     except NotInstallable as wrong:
         say(str(wrong))
         return _failed(wrong.name, str(wrong))
@@ -161,13 +169,24 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
         return canceled()
 
 
+def _unprepared(preparing: asyncio.Timeout, longest: timedelta, late: TimeoutError) -> Ending:
+    if not preparing.expired():
+        raise late
+    return failed("timeout", "ExecutionErr", f"the packages were not there within {longest.total_seconds():g} s")
+
+
+def _longest(ctx: Context, claim: Claim) -> timedelta:
+    """Return how long preparing the job may take, and then the job itself."""
+    longest = ctx.settings.job_timeout
+    return longest if claim.timeout_s is None else min(longest, timedelta(seconds=claim.timeout_s))
+
+
 def _execution(ctx: Context, claim: Claim, source: Source, written: Log) -> Execution:
     warm = source.dedicated_worker or warmth.is_annotated(source.content)
     if warm and claim.hash is None:
         written.write("[not warm: a process is kept for deployed versions only]\n")
         warm = False
     settings = ctx.settings
-    longest = settings.job_timeout
     return Execution(
         job_id=str(claim.id),
         language=claim.language,
@@ -176,7 +195,7 @@ def _execution(ctx: Context, claim: Claim, source: Source, written: Log) -> Exec
         args=msgspec.Raw(claim.args.encode()),
         env=dict(variables(claim, settings, ctx.me.group)),
         limits=Limits(
-            wall_time=longest if claim.timeout_s is None else min(longest, timedelta(seconds=claim.timeout_s)),
+            wall_time=_longest(ctx, claim),
             memory_bytes=settings.job_memory_bytes,
             processes=settings.job_processes,
             cpu_percent=settings.job_cpu,
