@@ -13,10 +13,11 @@ import pytest
 from tests.architecture.repository import ASYNCAPI, REGENERATE
 from tests.support.database import DatabaseUrls, connected
 from tidemill.shared import messages
-from tidemill.shared.asyncapi import BOUND_ON_DEMAND, QUEUES, as_yaml, document, queues_of
-from tidemill.shared.catalog import CATALOG, DURABLE_QUEUES, EXCHANGES, Entry, Service
+from tidemill.shared.asyncapi import BOUND_ON_DEMAND, as_yaml, document, queues_of
+from tidemill.shared.catalog import CATALOG, DURABLE_QUEUES, EXCHANGES, QUEUES_OF, Entry, Service
 from tidemill.shared.message import Message
 
+QUEUES = [queue for queues in QUEUES_OF.values() for queue in queues]
 ENTRIES = {entry.message.TYPE: entry for entry in CATALOG}
 
 

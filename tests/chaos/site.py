@@ -149,7 +149,7 @@ class Site:
             faultpoints.FOLDER: str(self._faults),
         }
         if self.rabbit is not None:
-            environ["TIDEMILL_AMQP_URL"] = self.rabbit.url
+            environ |= {f"TIDEMILL_{service.upper()}_AMQP_URL": self.rabbit.url_of(service) for service in Service}
         home = self.home / "t"
         self._tidemill = await self._running.enter_async_context(installation(self.shape, environ, home))
 

@@ -5,7 +5,7 @@ python -m tidemill.shared.asyncapi > shared/asyncapi.yaml
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from inspect import getdoc
 from typing import Any
 
@@ -13,27 +13,14 @@ import msgspec
 
 from tidemill.shared.catalog import (
     CATALOG,
-    DURABLE_QUEUES,
     EXCHANGES,
+    QUEUES_OF,
     Entry,
-    Exchange,
-    QueueSpec,
     Service,
-    replica_inbox,
-    tickets,
-    worker_inbox,
 )
 from tidemill.shared.message import CONTENT_TYPE
 
 Document = dict[str, Any]
-
-QUEUES: Sequence[QueueSpec] = (
-    *DURABLE_QUEUES,
-    tickets("{tag}"),
-    replica_inbox("{replica}"),
-    worker_inbox("{worker_run}"),
-)
-"""Every queue that exists, the ones of a single process with their placeholder."""
 
 BOUND_ON_DEMAND: Mapping[str, str] = {"follow.{job_id}": "api.{replica}"}
 """Keys that a queue is bound to only while somebody wants to know."""
@@ -74,15 +61,10 @@ def document() -> Document:
 
 def queues_of(entry: Entry, service: Service) -> list[str]:
     """Return the names of the queues by which a service hears a message."""
-    own = (queue for queue in QUEUES if queue.exchange is entry.exchange and _owner(queue) is service)
+    own = (queue for queue in QUEUES_OF[service] if queue.exchange is entry.exchange)
     bound = [queue.name for queue in own if any(_fits(entry.key, pattern) for pattern in queue.keys)]
     on_demand = BOUND_ON_DEMAND.get(entry.key)
     return [*bound, on_demand] if on_demand else bound
-
-
-def _owner(queue: QueueSpec) -> Service:
-    first = queue.name.partition(".")[0]
-    return Service.WORKER if queue.exchange is Exchange.JOBS else Service(first)
 
 
 def _fits(key: str, pattern: str) -> bool:

@@ -39,6 +39,9 @@ EXCHANGES: Mapping[Exchange, Literal["direct", "topic"]] = {
 DEAD_LETTERS = "tidemill.dead-letters"
 """Exchange and queue of the messages that nobody could read; they wait there to be looked at and replayed."""
 
+AGAIN = "tidemill.again"
+"""Topic exchange by which a listener puts a message behind all that waits: the key is the name of its own queue."""
+
 
 class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One queue: durable ones are shared by a service's replicas, the others live and die with one process."""
@@ -115,11 +118,14 @@ CATALOG: tuple[Entry, ...] = (
         message=m.AuditRecorded,
         exchange=Exchange.EVENTS,
         key="audit.{operation}",
-        says=frozenset({Service.API, Service.SCHEDULER, Service.WORKER}),
+        says=frozenset({Service.API, Service.SCHEDULER}),
         hears=frozenset({Service.AUDIT}),
         outbox=True,
     ),
 )
+
+RELAY = Service.SCHEDULER
+"""Publishes what the others have written into their outboxes and did not live to publish."""
 
 BY_TYPE: Mapping[str, Entry] = {entry.message.TYPE: entry for entry in CATALOG}
 BY_MESSAGE: Mapping[type[Message], Entry] = {entry.message: entry for entry in CATALOG}
@@ -147,6 +153,20 @@ def worker_inbox(worker_run: str) -> QueueSpec:
     return QueueSpec(
         name=f"worker.{worker_run}", exchange=Exchange.CONTROL, keys=(f"worker.{worker_run}",), durable=False
     )
+
+
+QUEUES_OF: Mapping[Service, tuple[QueueSpec, ...]] = {
+    Service.API: (replica_inbox("{replica}"),),
+    Service.SCHEDULER: (SCHEDULER_WAKEUPS,),
+    Service.WORKER: (tickets("{tag}"), worker_inbox("{worker_run}")),
+    Service.AUDIT: (AUDIT_EVENTS,),
+}
+"""Every queue under the service that listens to it, the ones of a tag or a process with their placeholder."""
+
+
+def publishes(service: Service, entry: Entry) -> bool:
+    """Return whether a service puts a message onto its exchange: one that it says itself or relays."""
+    return service in entry.says or (service is RELAY and entry.outbox)
 
 
 def routing_key(message: Message, **also: str) -> str:

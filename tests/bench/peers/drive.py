@@ -127,7 +127,7 @@ async def measured(name: str, peer: Peer, python: Path, sizes: Sizes, postgres: 
             "BENCH_HEAVY": "1" if sizes.samples >= ALL_SAMPLES else "0",
         }
         if peer.amqp:
-            environ["BENCH_AMQP"] = await stack.enter_async_context(private_rabbitmq(home))
+            environ["BENCH_AMQP"] = (await stack.enter_async_context(private_rabbitmq(home))).url
         output = await run([python, HERE / f"with_{name}.py"], environ, peer.limit, cwd=home)
     try:
         return msgspec.json.decode(output.strip().rpartition(b"\n")[2], type=Raw)

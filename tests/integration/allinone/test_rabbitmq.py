@@ -14,6 +14,7 @@ from tests.support.processes import is_gone, kill, listening_addresses, next_lin
 from tidemill.allinone import rabbitmq
 from tidemill.allinone.lifeline import occupants
 from tidemill.allinone.rabbitmq import PROGRAMS, RabbitMqNode, RabbitMqNotFound, find_rabbitmq, free_ports
+from tidemill.shared.catalog import Service
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
@@ -69,7 +70,7 @@ async def take(url: str, queue: str) -> bytes:
 async def test_one_node_through_stop_start_and_crash(home: Path) -> None:
     """One long story, because each start takes seconds: the door, the files, a planned stop, a crash."""
     async with running(home) as node:
-        url = node.url
+        url, worker = node.url, node.url_of(Service.WORKER)
         place = urlsplit(url)
 
         # Neither the well-known user nor a wrong password comes in.
@@ -83,7 +84,7 @@ async def test_one_node_through_stop_start_and_crash(home: Path) -> None:
         assert {address.rpartition(":")[0] for pid in members for address in listening_addresses(pid)} <= LOOPBACK
         for folder in (home, home / "rabbitmq", home / "log" / "rabbitmq"):
             assert mode_of(folder) == 0o700, folder
-        for name in ("server.conf", ".erlang.cookie", "ports.json"):
+        for name in ("server.conf", "definitions.json", ".erlang.cookie", "ports.json"):
             assert mode_of(home / "rabbitmq" / name) == 0o600, name
         assert all(str(place.password) not in command_line_of(pid) for pid in members)
 
@@ -96,8 +97,15 @@ async def test_one_node_through_stop_start_and_crash(home: Path) -> None:
         assert occupants(home / "rabbitmq", PROGRAMS) == []
         with pytest.raises((OSError, aiormq.exceptions.AMQPError)):
             await aiormq.connect(url)
+        (home / "secrets" / "rabbitmq-worker").unlink()
         await node.start()
         assert node.url == url
+
+        # A service's login is made anew with the password of this start, in the old data folder.
+        async with channel(node.url_of(Service.WORKER)):
+            pass
+        with pytest.raises(aiormq.exceptions.AMQPError):
+            await aiormq.connect(worker)
         assert await take(url, "planned") == b"kept"
 
         # A node that dies is started again by itself.

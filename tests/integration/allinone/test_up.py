@@ -157,11 +157,14 @@ def test_a_service_knows_its_own_login_and_nobody_elses() -> None:
         "TIDEMILL_MIGRATOR_DATABASE_URL": "migrator's",
         "TIDEMILL_ADMIN_PASSWORD": "admin's",
         "TIDEMILL_HEALTH_PORT": "9000",
+        "TIDEMILL_AMQP_URL": "operator's",
         **{f"TIDEMILL_{service.upper()}_DATABASE_URL": f"{service}'s" for service in Service},
+        **{f"TIDEMILL_{service.upper()}_AMQP_URL": f"{service}'s" for service in Service},
     }
     assert environment_of(Service.WORKER, environ) == {
         "PATH": "/bin",
         "TIDEMILL_WORKER_DATABASE_URL": "worker's",
+        "TIDEMILL_WORKER_AMQP_URL": "worker's",
         "TIDEMILL_HEALTH_PORT": "9002",
     }
     assert environment_of(Service.API, environ)["TIDEMILL_ADMIN_PASSWORD"] == "admin's"

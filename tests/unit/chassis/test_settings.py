@@ -70,6 +70,14 @@ def test_a_service_falls_back_to_the_common_database() -> None:
         ChassisSettings().database_url_of(Service.WORKER)
 
 
+def test_a_service_falls_back_to_the_common_broker() -> None:
+    settings = read(ChassisSettings, {"TIDEMILL_AMQP_URL": "a", "TIDEMILL_API_AMQP_URL": "b"})
+    assert settings.amqp_url_of(Service.API) == "b"
+    assert settings.amqp_url_of(Service.WORKER) == "a"
+    with pytest.raises(StartRefused, match="TIDEMILL_WORKER_AMQP_URL or TIDEMILL_AMQP_URL"):
+        ChassisSettings().amqp_url_of(Service.WORKER)
+
+
 @pytest.mark.parametrize(
     ("value", "spelt"),
     [(timedelta(seconds=1.3), "1.3s"), (timedelta(days=30), "30d"), (True, "true"), (("a", "b"), "a,b"), (None, "")],

@@ -2,7 +2,9 @@
 
     <home>/rabbitmq/ports.json   the ports, chosen once; a port that is taken meanwhile is replaced at the next start
     <home>/rabbitmq/data         queues and messages
-    <home>/rabbitmq/server.conf  our user and its random password (0600); there is no `guest`
+    <home>/rabbitmq/server.conf  where it listens
+    <home>/rabbitmq/definitions.json  loaded at each start: an operator, a user of each service with its least rights,
+                                 salted hashes of their random passwords (0600); there is no `guest`
     <home>/log/rabbitmq/
 
 The node, its distribution port and its own name server (epmd) listen on the loopback address only, and a random cookie
@@ -31,10 +33,15 @@ import msgspec
 from tidemill.allinone.daemon import Daemon, Say, say_nothing
 from tidemill.allinone.home import private_folder, secret
 from tidemill.allinone.lifeline import child_setup, evict
+from tidemill.allinone.logins import role_of
 from tidemill.chassis.errors import StartRefused
+from tidemill.chassis.rabbit import QueueType
+from tidemill.chassis.rabbit.rights import OPERATOR, Login, definitions, rights_of
+from tidemill.shared.catalog import Service
 
 LOOPBACK = "127.0.0.1"
-USER = "tidemill"
+OPERATOR_NAME = "tidemill"
+VHOST = "/"
 NODE_NAME = "tidemill@localhost"
 PACKAGED = "/usr/lib/rabbitmq/lib/*/sbin"  # Debian's and Red Hat's own command insists on the user `rabbitmq`
 PROGRAMS = ("beam.smp", "epmd", "rabbitmq-server", "erl_child_setup")
@@ -42,11 +49,7 @@ START_WITHIN = timedelta(minutes=2)
 STOP_WITHIN = timedelta(seconds=20)
 CONFIG = """\
 listeners.tcp.1 = {address}:{amqp}
-default_user = {user}
-default_pass = {password}
-default_permissions.configure = .*
-default_permissions.read = .*
-default_permissions.write = .*
+load_definitions = {definitions}
 log.file.level = info
 log.console = false
 """
@@ -72,11 +75,14 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def private_rabbitmq(home: Path, say: Say = say_nothing) -> AsyncIterator[str]:
-    """Start the node of this data folder, give its AMQP address, and stop it at the end."""
-    node = RabbitMqNode(home, say)
+async def private_rabbitmq(
+    home: Path, say: Say = say_nothing, queue_type: QueueType = "classic"
+) -> AsyncIterator["RabbitMqNode"]:
+    """Start the node of this data folder, and stop it at the end."""
+    node = RabbitMqNode(home, say, queue_type)
     try:
-        yield await node.start()
+        await node.start()
+        yield node
     finally:
         await node.stop()
 
@@ -84,9 +90,10 @@ async def private_rabbitmq(home: Path, say: Say = say_nothing) -> AsyncIterator[
 class RabbitMqNode:
     """The node of one data folder; may be stopped and started again at the same address with its messages."""
 
-    def __init__(self, home: Path, say: Say = say_nothing) -> None:
+    def __init__(self, home: Path, say: Say = say_nothing, queue_type: QueueType = "classic") -> None:
         self._home = home.absolute()
         self._say = say
+        self._queue_type = queue_type
         self._folder = self._home / "rabbitmq"
         self._log = self._home / "log" / "rabbitmq"
         self._programs = find_rabbitmq()
@@ -109,12 +116,22 @@ class RabbitMqNode:
 
     @property
     def url(self) -> str:
-        """The AMQP address with its password; the ports are chosen at the first start."""
+        """The AMQP address of the operator, who may do everything; the ports are chosen at the first start."""
+        return self._url_of(OPERATOR_NAME, self._secret_of("user"))
+
+    def url_of(self, service: Service) -> str:
+        """Return the AMQP address by which a service logs in with its least rights."""
+        return self._url_of(role_of(service), self._secret_of(service))
+
+    def _url_of(self, user: str, password: str) -> str:
         assert self._ports is not None, "the node has not been started yet"
-        return f"amqp://{USER}:{secret(self._home, 'rabbitmq-user')}@{LOOPBACK}:{self._ports.amqp}/"
+        return f"amqp://{user}:{password}@{LOOPBACK}:{self._ports.amqp}/"
+
+    def _secret_of(self, who: str) -> str:
+        return secret(self._home, f"rabbitmq-{who}")
 
     async def start(self) -> str:
-        """Return the AMQP address when the node accepts our user."""
+        """Return the operator's AMQP address when the node accepts it."""
         began = time.monotonic()
         self._say("starting a private RabbitMQ node ...")
         for folder in (self._home, self._log.parent, self._log, self._folder):
@@ -152,11 +169,21 @@ class RabbitMqNode:
         return ports
 
     def _write_files(self, ports: Ports) -> None:
-        password = secret(self._home, "rabbitmq-user")
-        config = CONFIG.format(address=LOOPBACK, amqp=ports.amqp, user=USER, password=password)
+        known = self._folder / "definitions.json"
+        config = CONFIG.format(address=LOOPBACK, amqp=ports.amqp, definitions=known)
         _write_private(self._folder / "server.conf", config)
+        _write_private(known, definitions(self._logins(), VHOST, self._queue_type).decode())
         _write_private(self._folder / "enabled_plugins", "[].\n")
         _write_private(self._folder / ".erlang.cookie", secret(self._home, "rabbitmq-cookie"))
+
+    def _logins(self) -> list[Login]:
+        return [
+            Login(name=OPERATOR_NAME, password=self._secret_of("user"), rights=OPERATOR),
+            *(
+                Login(name=role_of(service), password=self._secret_of(service), rights=rights_of(service))
+                for service in Service
+            ),
+        ]
 
     async def _spawn(self) -> Process:
         assert self._ports is not None

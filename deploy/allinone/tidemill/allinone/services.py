@@ -59,7 +59,11 @@ async def as_processes(environ: Mapping[str, str], announce: Callable[[], None],
 def environment_of(service: Service, environ: Mapping[str, str]) -> dict[str, str]:
     """Return what this service may know: its own login and nobody else's, and a health port of its own."""
     private = {variable("database_url"), variable("migrator_database_url")}
-    private |= {variable(f"{other}_database_url") for other in Service if other is not service}
+    for other in Service:
+        if other is not service:
+            private |= {variable(f"{other}_database_url"), variable(f"{other}_amqp_url")}
+    if variable(f"{service}_amqp_url") in environ:
+        private.add(variable("amqp_url"))
     if service is not Service.API:
         private.add(variable("admin_password"))
     own = {name: value for name, value in environ.items() if name not in private}

@@ -31,6 +31,7 @@ from tidemill.chassis.commands import setting_kinds
 from tidemill.chassis.errors import StartRefused
 from tidemill.chassis.migrate import migrate
 from tidemill.chassis.settings import ChassisSettings, read, refuse_unknown, variable
+from tidemill.shared.catalog import Service
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what a user may have set, not what we choose
 
@@ -56,11 +57,12 @@ async def up(shape: Shape, environ: Mapping[str, str], say: Say) -> None:
         migrator_url = settings.migrator_database_url or settings.database_url
         if migrator_url is None:
             migrator_url = (await stack.enter_async_context(embedded_postgres(home, say))).migrator_dsn
-        amqp_url = settings.amqp_url
-        if amqp_url is None and shape is Shape.DISTRIBUTED:
-            amqp_url = await stack.enter_async_context(private_rabbitmq(home, say))
-        elif amqp_url is not None and shape is Shape.DISTRIBUTED:
-            await refuse_unreachable_broker(amqp_url, say)
+        amqp_urls: Mapping[Service, str] = {}
+        if shape is Shape.DISTRIBUTED:
+            amqp_urls = await foreign_rabbitmq(settings, say)
+            if not amqp_urls:
+                node = await stack.enter_async_context(private_rabbitmq(home, say, settings.queue_type))
+                amqp_urls = {service: node.url_of(service) for service in Service}
 
         urls = {
             service: environ.get(variable(f"{service}_database_url")) or derived
@@ -76,14 +78,25 @@ async def up(shape: Shape, environ: Mapping[str, str], say: Say) -> None:
             **environ,
             variable("home"): str(home),
             **{variable(f"{service}_database_url"): url for service, url in urls.items()},
+            **{variable(f"{service}_amqp_url"): url for service, url in amqp_urls.items()},
         }
-        if amqp_url is not None:
-            of_services[variable("amqp_url")] = amqp_url
         run_services = in_one_process if shape is Shape.ALL_IN_ONE else as_processes
         try:
             await run_services(of_services, lambda: greet(api, home, say), say)
         except* StartRefused as several:
             raise next(leaves(several)) from None
+
+
+async def foreign_rabbitmq(settings: ChassisSettings, say: Say) -> Mapping[Service, str]:
+    """Return the logins at a RabbitMQ that somebody else runs, each tried once; nothing when none is set."""
+    if all(getattr(settings, field) is None for field in ("amqp_url", *(f"{each}_amqp_url" for each in Service))):
+        return {}
+    urls = {service: settings.amqp_url_of(service) for service in Service}
+    for url in dict.fromkeys(urls.values()):
+        named = next(service for service in Service if urls[service] == url)
+        field = "amqp_url" if url == settings.amqp_url else f"{named}_amqp_url"
+        await refuse_unreachable_broker(url, variable(field), say)
+    return urls
 
 
 def refuse_taken_port(address: str, port: int) -> None:

@@ -134,13 +134,12 @@ async def serve(spec: ServiceSpec, environ: Mapping[str, str]) -> None:
     """Run one service as this process until SIGTERM or SIGINT."""
     settings = read(ChassisSettings, environ)
     configure_logging(spec.name, settings.log_level, settings.log_format)
-    if settings.amqp_url is None:
-        raise StartRefused("set TIDEMILL_AMQP_URL: a service that runs as a process of its own needs RabbitMQ")
+    amqp_url = settings.amqp_url_of(spec.name)
     stop = stop_signal()
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry(spec.name))
         broker = await stack.enter_async_context(
-            RabbitBroker(settings.amqp_url, name=f"tidemill-{spec.name}", queue_type=settings.queue_type)
+            RabbitBroker(amqp_url, name=f"tidemill-{spec.name}", queue_type=settings.queue_type)
         )
         health = Health()
         await stack.enter_async_context(standing(spec, settings, environ, broker, health))

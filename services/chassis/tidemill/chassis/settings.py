@@ -58,6 +58,10 @@ class ChassisSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     database_connections: Annotated[int, doc("connections a service keeps at the most", ge=2, le=500)] = 10
     amqp_url: Annotated[str | None, doc("RabbitMQ 3.10 to 4.x, as amqp://user:password@host/vhost", secret=True)] = None
+    api_amqp_url: Annotated[str | None, doc("the api's own login; default AMQP_URL", secret=True)] = None
+    scheduler_amqp_url: Annotated[str | None, doc("the scheduler's own login; default AMQP_URL", secret=True)] = None
+    worker_amqp_url: Annotated[str | None, doc("the worker's own login; default AMQP_URL", secret=True)] = None
+    audit_amqp_url: Annotated[str | None, doc("the audit service's own login; default AMQP_URL", secret=True)] = None
     queue_type: Annotated[
         Literal["classic", "quorum"], doc("type of the durable queues: classic on a single node, quorum in a cluster")
     ] = "classic"
@@ -82,6 +86,17 @@ class ChassisSettings(msgspec.Struct, frozen=True, kw_only=True):
         url = own or self.database_url
         if url is None:
             raise StartRefused(f"set {PREFIX}{service.value.upper()}_DATABASE_URL or {PREFIX}DATABASE_URL")
+        return url
+
+    def amqp_url_of(self, service: Service) -> str:
+        """Return the URL by which a service logs in to RabbitMQ; raises StartRefused when none is set."""
+        own: str | None = getattr(self, f"{service.value}_amqp_url")
+        url = own or self.amqp_url
+        if url is None:
+            raise StartRefused(
+                f"set {PREFIX}{service.value.upper()}_AMQP_URL or {PREFIX}AMQP_URL: "
+                "a service that runs as a process of its own needs RabbitMQ"
+            )
         return url
 
 

@@ -153,8 +153,7 @@ class Link:
                 extra={"queue": queue.name, "queue_type": self.queue_type, "reason": str(refusal)},
             )
             channel = await self.channel()
-            for key in queue.keys:
-                await channel.queue_bind(queue.name, queue.exchange, key, timeout=STEP_SECONDS)
+            await topology.bind(channel, queue, STEP_SECONDS)
         except ChannelAccessRefused as refusal:
             log.error(
                 "broker user may not declare this queue; give it configure, write and read permission for it",
@@ -170,7 +169,14 @@ class Link:
 
     async def _declare_all(self) -> None:
         channel = await self.channel()
-        await topology.declare_exchanges(channel, STEP_SECONDS)
+        try:
+            await topology.declare_exchanges(channel, STEP_SECONDS)
+        except ChannelAccessRefused:
+            # A service's own user: whoever made it has declared what all share, and a listener declares its queue.
+            channel = await self.channel()
+            await topology.find_exchanges(channel, STEP_SECONDS)
+            await channel.close()
+            return
         try:
             await topology.declare_dead_letters(channel, self.queue_type, STEP_SECONDS)
         except ChannelPreconditionFailed as refusal:

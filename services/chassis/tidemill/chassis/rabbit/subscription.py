@@ -26,7 +26,7 @@ from tidemill.chassis.rabbit import envelope
 from tidemill.chassis.rabbit.link import STEP_SECONDS, Link, close_channel, lost_as_unavailable
 from tidemill.chassis.rabbit.topology import DELIVERY_LIMIT
 from tidemill.chassis.telemetry import Metric, count
-from tidemill.shared.catalog import DEAD_LETTERS, QueueSpec
+from tidemill.shared.catalog import AGAIN, DEAD_LETTERS, QueueSpec
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class RabbitDelivery:
             return
         self.settled = True
         try:
-            fate = await self._say_again("", self._queue, {envelope.KEY: self.key})
+            fate = await self._say_again(AGAIN, self._queue, {envelope.KEY: self.key})
         except BrokerUnavailable:
             await self._return()
         else:

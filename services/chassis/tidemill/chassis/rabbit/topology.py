@@ -3,6 +3,7 @@
 | what                | kind     | arguments                                                                     |
 |---------------------|----------|-------------------------------------------------------------------------------|
 | exchanges           | catalog  | durable                                                                       |
+| again               | topic    | durable; each queue is bound to it by its own name                             |
 | dead letters        | fanout   | durable exchange and queue of one name; never expires, never gives up          |
 | durable queues      | classic  | dead-letter exchange                                                          |
 |                     | quorum   | the same, at least once, and a delivery limit                                 |
@@ -11,14 +12,21 @@
 Process-bound queues are not auto-delete: pausing their only consumer would delete them.
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from aiormq.abc import AbstractChannel
 from pamqp.common import FieldTable
 
-from tidemill.shared.catalog import DEAD_LETTERS, EXCHANGES, QueueSpec
+from tidemill.shared.catalog import AGAIN, DEAD_LETTERS, EXCHANGES, QueueSpec
 
 QueueType = Literal["classic", "quorum"]
+
+ALL_EXCHANGES: Final[Mapping[str, str]] = {
+    **{exchange.value: kind for exchange, kind in EXCHANGES.items()},
+    DEAD_LETTERS: "fanout",
+    AGAIN: "topic",
+}
 
 DELIVERY_LIMIT: Final = 20
 """A message that came back so often kills its consumers. Said explicitly: the default differs between versions."""
@@ -50,10 +58,15 @@ def dead_letter_arguments(queue_type: QueueType) -> FieldTable:
 
 
 async def declare_exchanges(channel: AbstractChannel, timeout: float) -> None:
-    """Declare the catalog's exchanges and the one for dead letters."""
-    for exchange, kind in EXCHANGES.items():
+    """Declare all exchanges."""
+    for exchange, kind in ALL_EXCHANGES.items():
         await channel.exchange_declare(exchange, exchange_type=kind, durable=True, timeout=timeout)
-    await channel.exchange_declare(DEAD_LETTERS, exchange_type="fanout", durable=True, timeout=timeout)
+
+
+async def find_exchanges(channel: AbstractChannel, timeout: float) -> None:
+    """Return when all exchanges stand; the library raises for the first one that doesn't."""
+    for exchange in ALL_EXCHANGES:
+        await channel.exchange_declare(exchange, passive=True, timeout=timeout)
 
 
 async def declare_dead_letters(channel: AbstractChannel, queue_type: QueueType, timeout: float) -> None:
@@ -73,5 +86,15 @@ async def declare(channel: AbstractChannel, queue: QueueSpec, queue_type: QueueT
         arguments=arguments(queue, queue_type),
         timeout=timeout,
     )
-    for key in queue.keys:
-        await channel.queue_bind(queue.name, queue.exchange, key, timeout=timeout)
+    await bind(channel, queue, timeout)
+
+
+async def bind(channel: AbstractChannel, queue: QueueSpec, timeout: float) -> None:
+    """Bind the keys that a queue is born with, and its own name."""
+    for exchange, key in bindings(queue):
+        await channel.queue_bind(queue.name, exchange, key, timeout=timeout)
+
+
+def bindings(queue: QueueSpec) -> list[tuple[str, str]]:
+    """Return exchange and key of what a queue is born with."""
+    return [*((queue.exchange.value, key) for key in queue.keys), (AGAIN, queue.name)]
