@@ -22,5 +22,7 @@ def is_annotated(code: str) -> bool:
 
 def key(claim: Claim) -> str:
     """Return what is equal for those jobs of a version that may have the same process."""
-    same = (claim.workspace_id, claim.hash, claim.permissioned_as, claim.email, claim.permissions, claim.envs)
+    permissions = msgspec.json.decode(claim.permissions, type=dict[str, msgspec.Raw])
+    permissions.pop("token_ends", None)  # how long, not what: each job's own token sees to that
+    same = (claim.workspace_id, claim.hash, claim.permissioned_as, claim.email, permissions, claim.envs)
     return hashlib.sha256(msgspec.json.encode(same)).hexdigest()
