@@ -48,6 +48,15 @@ def node(rabbit: Rabbit) -> RabbitMqNode:
     return rabbit.node
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def without_queues_of_others(rabbit: Rabbit) -> None:
+    """Remove what earlier tests of this session have declared, perhaps as another type of queue."""
+    async with asyncio.timeout(DEADLINE), aiormq.connect(rabbit.url) as connection:
+        channel = await connection.channel()
+        for queue in {each.name for queues in SAMPLES.values() for each in queues}:
+            await channel.queue_delete(queue, if_unused=False, if_empty=False)
+
+
 async def may(url: str, act: Act) -> bool:
     """Return whether RabbitMQ let it happen; any other refusal than that of a right is an error."""
     async with asyncio.timeout(DEADLINE), aiormq.connect(url) as connection:

@@ -90,6 +90,9 @@ async def test_one_node_through_stop_start_and_crash(home: Path) -> None:
 
         # A durable message outlives a planned stop, at the same address.
         await put(url, "planned")
+        # A queue that has just been declared may die with its node, a confirmed message in a queue that stands may not.
+        await put(url, "crashed")
+        assert await take(url, "crashed") == b"kept"
         stopped = node.pid
         assert stopped is not None
         await node.stop()
