@@ -28,6 +28,16 @@ def test_a_name_may_not_come_twice() -> None:
         parse(TEXT + "\n-- name: take_due\nSELECT 2\n")
 
 
+def test_a_part_stands_where_it_is_used() -> None:
+    queries = parse("-- part: theirs\nWHERE id = $1\n  AND mine\n\n-- name: a\nSELECT 1\n  -- use: theirs\nFOR UPDATE;\n")
+    assert dict(queries) == {"a": "SELECT 1\nWHERE id = $1\n  AND mine\nFOR UPDATE"}
+
+
+def test_a_part_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="no part is named theirs"):
+        parse("-- name: a\nSELECT 1\n-- use: theirs\n")
+
+
 def test_an_unknown_name_says_so() -> None:
     with pytest.raises(AttributeError, match="no statement is named drop_all"):
         _ = parse(TEXT).drop_all

@@ -1,5 +1,12 @@
 """Named SQL: statements live in `.sql` files beside their store, each below a line `-- name: verb_noun`.
 
+    -- part: of_theirs                 lines that several statements of the file have in common
+    WHERE t.email = $1
+
+    -- name: drop_theirs
+    DELETE FROM token t
+    -- use: of_theirs                  stands for them, on a line of its own
+
 `load(package, file)` reads them at import, so that a missing statement fails the start and not a request.
 """
 
@@ -7,7 +14,8 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 
-_NAME = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)\s*$", re.MULTILINE)
+_MARK = re.compile(r"^-- (?P<kind>name|part): (?P<name>[a-z][a-z0-9_]*)\s*$", re.MULTILINE)
+_USE = re.compile(r"^[ \t]*-- use: (?P<name>[a-z][a-z0-9_]*)[ \t]*$", re.MULTILINE)
 
 
 class Queries(Mapping[str, str]):
@@ -33,15 +41,22 @@ class Queries(Mapping[str, str]):
 
 
 def parse(text: str) -> Queries:
-    """Return the statements of a `.sql` text by name; raises ValueError when a name comes twice."""
-    statements: dict[str, str] = {}
-    marks = list(_NAME.finditer(text))
+    """Return the statements of a `.sql` text by name; raises ValueError when a name comes twice or a part is not there."""
+    found: dict[str, dict[str, str]] = {"name": {}, "part": {}}
+    marks = list(_MARK.finditer(text))
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        name = mark["name"]
-        if name in statements:
-            raise ValueError(f"the statement {name} is there twice")
-        statements[name] = text[mark.end() : following.start() if following else None].strip().rstrip(";")
-    return Queries(statements)
+        kind, name = mark["kind"], mark["name"]
+        if name in found[kind]:
+            raise ValueError(f"the {'statement' if kind == 'name' else kind} {name} is there twice")
+        found[kind][name] = text[mark.end() : following.start() if following else None].strip().rstrip(";")
+    parts = found["part"]
+
+    def part(use: re.Match[str]) -> str:
+        if use["name"] not in parts:
+            raise ValueError(f"no part is named {use['name']}")
+        return parts[use["name"]]
+
+    return Queries({name: _USE.sub(part, statement) for name, statement in found["name"].items()})
 
 
 def load(package: str, file: str) -> Queries:

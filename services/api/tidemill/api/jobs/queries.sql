@@ -201,191 +201,113 @@ WHERE u.workspace_id = $1 AND u.state IN ('queued', 'blocked', 'scheduled') AND 
 -- name: clock
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
 
+-- part: listed
+       j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.tag, j.priority, j.due_at, j.parent_job, j.trigger_kind,
+       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.started_at, j.finished_at,
+       j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.deleted
+
+-- part: fits_as_it_was_asked
+-- From a cursor on, what the viewer may see, and the filters on what was asked for. `born` never lies before `created_at`
+-- by more than two clocks differ, so it may cut off the old end. $10: the names of the filters of which no value may fit.
+-- $26: the tags that the token is limited to.
+      AND a.born <= $8 AND (a.born, a.id) < ($8, $9::uuid)
+      AND ($3 OR a.created_by = $2 OR a.permissioned_as = 'u/' || $2
+           OR a.visible_to_owner AND a.path IS NOT NULL AND platform.may_read(a.path, $2, $3))
+      AND ($26::text[] IS NULL OR a.tag = ANY ($26))
+      AND ($11::text[] IS NULL OR coalesce(a.created_by = ANY ($11), false) <> ('created_by' = ANY ($10::text[])))
+      AND ($12::text[] IS NULL OR coalesce(a.path LIKE ANY ($12), false) <> ('script_path_exact' = ANY ($10)))
+      AND ($13::text IS NULL OR starts_with(a.path, $13))
+      AND ($14::text[] IS NULL OR coalesce(a.hash = ANY ($14), false) <> ('script_hash' = ANY ($10)))
+      AND ($15::text[] IS NULL OR coalesce(a.kind = ANY ($15), false) <> ('job_kinds' = ANY ($10)))
+      AND ($16::text[] IS NULL OR coalesce(a.tag LIKE ANY ($16), false) <> ('tag' = ANY ($10)))
+      AND ($17::text[] IS NULL OR coalesce(a.trigger_kind = ANY ($17), false) <> ('trigger_kind' = ANY ($10)))
+      AND ($18::text[] IS NULL OR coalesce(a.limit_key = ANY ($18), false) <> ('concurrency_key' = ANY ($10)))
+      AND ($19::uuid IS NULL OR a.parent_job = $19)
+      AND ($20::boolean IS NULL OR (a.parent_job IS NULL) = $20)
+      AND ($21::timestamptz IS NULL OR a.created_at < $21)
+      AND ($22::timestamptz IS NULL OR a.created_at > $22 AND a.born > $22 - interval '5 minutes')
+      AND ($23::jsonb IS NULL OR queue.json_contains(a.args, $23))
+      AND ($24::text IS NULL OR strpos(lower(concat_ws(E'\n', a.id, a.path, a.tag, a.kind, a.created_by)), $24) > 0)
+      AND ($25::boolean IS NULL OR (a.entrypoint IS NULL) = $25)
+
+-- part: fits_as_it_went
+-- The filters on what has become of a job.
+WHERE ($28::text[] IS NULL OR coalesce(j.worker LIKE ANY ($28), false) <> ('worker' = ANY ($10)))
+  AND ($29::timestamptz IS NULL OR j.started_at < $29)
+  AND ($30::timestamptz IS NULL OR j.started_at > $30)
+  AND ($31::text[] IS NULL OR j.outcome = ANY ($31))
+  AND ($32::timestamptz IS NULL OR j.finished_at < $32)
+  AND ($33::timestamptz IS NULL OR j.finished_at > $33)
+  AND ($34::text[] IS NULL OR coalesce(j.labels && $34, false) <> ('label' = ANY ($10)))
+  AND ($35::jsonb IS NULL OR queue.json_contains(j.result, $35))
+  AND ($36::text[] IS NULL OR j.outcome IS NULL AND j.state = ANY ($36))
+  AND ($37::boolean IS NULL OR (j.due_at <= clock_timestamp()) = $37)
+  AND ($38::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) < $38)
+  AND ($39::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) > $39)
+
 -- name: list_any
 -- First which jobs, along the index (workspace, born, id) from the cursor ($8, $9) on, and only then how each of them is:
 -- a page behind a cursor reads its own rows, a page behind others walks ids over them. The outer filters are on what
 -- happens later: with one of them the page is cut off outside ($6, $7), without any inside ($4, $5).
--- `born` never lies before `created_at` by more than two clocks differ, so it may cut off the old end.
--- $10: the names of the filters of which no value may fit. $26: the tags that the token is limited to.
-SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.tag, j.priority, j.due_at, j.parent_job, j.trigger_kind,
-       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.started_at, j.finished_at,
-       j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.deleted, k.born
+SELECT k.born,
+       -- use: listed
 FROM (
     SELECT a.id, a.born FROM queue.asked_job a
     WHERE a.workspace_id = $1
-      AND a.born <= $8 AND (a.born, a.id) < ($8, $9::uuid)
-      AND ($3 OR a.created_by = $2 OR a.permissioned_as = 'u/' || $2
-           OR a.visible_to_owner AND a.path IS NOT NULL AND platform.may_read(a.path, $2, $3))
-      AND ($26::text[] IS NULL OR a.tag = ANY ($26))
-      AND ($11::text[] IS NULL OR coalesce(a.created_by = ANY ($11), false) <> ('created_by' = ANY ($10::text[])))
-      AND ($12::text[] IS NULL OR coalesce(a.path LIKE ANY ($12), false) <> ('script_path_exact' = ANY ($10)))
-      AND ($13::text IS NULL OR starts_with(a.path, $13))
-      AND ($14::text[] IS NULL OR coalesce(a.hash = ANY ($14), false) <> ('script_hash' = ANY ($10)))
-      AND ($15::text[] IS NULL OR coalesce(a.kind = ANY ($15), false) <> ('job_kinds' = ANY ($10)))
-      AND ($16::text[] IS NULL OR coalesce(a.tag LIKE ANY ($16), false) <> ('tag' = ANY ($10)))
-      AND ($17::text[] IS NULL OR coalesce(a.trigger_kind = ANY ($17), false) <> ('trigger_kind' = ANY ($10)))
-      AND ($18::text[] IS NULL OR coalesce(a.limit_key = ANY ($18), false) <> ('concurrency_key' = ANY ($10)))
-      AND ($19::uuid IS NULL OR a.parent_job = $19)
-      AND ($20::boolean IS NULL OR (a.parent_job IS NULL) = $20)
-      AND ($21::timestamptz IS NULL OR a.created_at < $21)
-      AND ($22::timestamptz IS NULL OR a.created_at > $22 AND a.born > $22 - interval '5 minutes')
-      AND ($23::jsonb IS NULL OR queue.json_contains(a.args, $23))
-      AND ($24::text IS NULL OR strpos(lower(concat_ws(E'\n', a.id, a.path, a.tag, a.kind, a.created_by)), $24) > 0)
-      AND ($25::boolean IS NULL OR (a.entrypoint IS NULL) = $25)
+      -- use: fits_as_it_was_asked
       AND ($27::boolean IS NULL OR EXISTS (SELECT FROM queue.unfinished_job u WHERE u.id = a.id) <> $27)
     ORDER BY a.born DESC, a.id DESC LIMIT $4 OFFSET $5) k
 CROSS JOIN LATERAL (
     SELECT * FROM queue.any_job b WHERE b.id = k.id AND b.born = k.born LIMIT 1) j
-WHERE ($28::text[] IS NULL OR coalesce(j.worker LIKE ANY ($28), false) <> ('worker' = ANY ($10)))
-  AND ($29::timestamptz IS NULL OR j.started_at < $29)
-  AND ($30::timestamptz IS NULL OR j.started_at > $30)
-  AND ($31::text[] IS NULL OR j.outcome = ANY ($31))
-  AND ($32::timestamptz IS NULL OR j.finished_at < $32)
-  AND ($33::timestamptz IS NULL OR j.finished_at > $33)
-  AND ($34::text[] IS NULL OR coalesce(j.labels && $34, false) <> ('label' = ANY ($10)))
-  AND ($35::jsonb IS NULL OR queue.json_contains(j.result, $35))
-  AND ($36::text[] IS NULL OR j.outcome IS NULL AND j.state = ANY ($36))
-  AND ($37::boolean IS NULL OR (j.due_at <= clock_timestamp()) = $37)
-  AND ($38::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) < $38)
-  AND ($39::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) > $39)
+-- use: fits_as_it_went
 ORDER BY k.born DESC, k.id DESC LIMIT $6 OFFSET $7;
 
 -- name: list_labeled
 -- The same from the few jobs outwards that have one of the labels.
-SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.tag, j.priority, j.due_at, j.parent_job, j.trigger_kind,
-       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.started_at, j.finished_at,
-       j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.deleted, k.born
+SELECT k.born,
+       -- use: listed
 FROM (
     SELECT a.id, a.born FROM queue.labeled_job l CROSS JOIN LATERAL (
         SELECT * FROM queue.asked_job r WHERE r.id = l.id AND r.born = l.born LIMIT 1) a
     WHERE l.labels && $34::text[] AND a.workspace_id = $1
-      AND a.born <= $8 AND (a.born, a.id) < ($8, $9::uuid)
-      AND ($3 OR a.created_by = $2 OR a.permissioned_as = 'u/' || $2
-           OR a.visible_to_owner AND a.path IS NOT NULL AND platform.may_read(a.path, $2, $3))
-      AND ($26::text[] IS NULL OR a.tag = ANY ($26))
-      AND ($11::text[] IS NULL OR coalesce(a.created_by = ANY ($11), false) <> ('created_by' = ANY ($10::text[])))
-      AND ($12::text[] IS NULL OR coalesce(a.path LIKE ANY ($12), false) <> ('script_path_exact' = ANY ($10)))
-      AND ($13::text IS NULL OR starts_with(a.path, $13))
-      AND ($14::text[] IS NULL OR coalesce(a.hash = ANY ($14), false) <> ('script_hash' = ANY ($10)))
-      AND ($15::text[] IS NULL OR coalesce(a.kind = ANY ($15), false) <> ('job_kinds' = ANY ($10)))
-      AND ($16::text[] IS NULL OR coalesce(a.tag LIKE ANY ($16), false) <> ('tag' = ANY ($10)))
-      AND ($17::text[] IS NULL OR coalesce(a.trigger_kind = ANY ($17), false) <> ('trigger_kind' = ANY ($10)))
-      AND ($18::text[] IS NULL OR coalesce(a.limit_key = ANY ($18), false) <> ('concurrency_key' = ANY ($10)))
-      AND ($19::uuid IS NULL OR a.parent_job = $19)
-      AND ($20::boolean IS NULL OR (a.parent_job IS NULL) = $20)
-      AND ($21::timestamptz IS NULL OR a.created_at < $21)
-      AND ($22::timestamptz IS NULL OR a.created_at > $22 AND a.born > $22 - interval '5 minutes')
-      AND ($23::jsonb IS NULL OR queue.json_contains(a.args, $23))
-      AND ($24::text IS NULL OR strpos(lower(concat_ws(E'\n', a.id, a.path, a.tag, a.kind, a.created_by)), $24) > 0)
-      AND ($25::boolean IS NULL OR (a.entrypoint IS NULL) = $25)
+      -- use: fits_as_it_was_asked
       AND ($27::boolean IS NULL OR EXISTS (SELECT FROM queue.unfinished_job u WHERE u.id = a.id) <> $27)
     ORDER BY a.born DESC, a.id DESC LIMIT $4 OFFSET $5) k
 CROSS JOIN LATERAL (
     SELECT * FROM queue.any_job b WHERE b.id = k.id AND b.born = k.born LIMIT 1) j
-WHERE ($28::text[] IS NULL OR coalesce(j.worker LIKE ANY ($28), false) <> ('worker' = ANY ($10)))
-  AND ($29::timestamptz IS NULL OR j.started_at < $29)
-  AND ($30::timestamptz IS NULL OR j.started_at > $30)
-  AND ($31::text[] IS NULL OR j.outcome = ANY ($31))
-  AND ($32::timestamptz IS NULL OR j.finished_at < $32)
-  AND ($33::timestamptz IS NULL OR j.finished_at > $33)
-  AND ($34::text[] IS NULL OR coalesce(j.labels && $34, false) <> ('label' = ANY ($10)))
-  AND ($35::jsonb IS NULL OR queue.json_contains(j.result, $35))
-  AND ($36::text[] IS NULL OR j.outcome IS NULL AND j.state = ANY ($36))
-  AND ($37::boolean IS NULL OR (j.due_at <= clock_timestamp()) = $37)
-  AND ($38::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) < $38)
-  AND ($39::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) > $39)
+-- use: fits_as_it_went
 ORDER BY k.born DESC, k.id DESC LIMIT $6 OFFSET $7;
 
 -- name: list_unfinished
 -- The same from the hot table outwards: the few unfinished jobs may be of any day. Without a workspace, of all of them.
-SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.tag, j.priority, j.due_at, j.parent_job, j.trigger_kind,
-       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.started_at, j.finished_at,
-       j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.deleted, k.born
+SELECT k.born,
+       -- use: listed
 FROM (
     SELECT a.id, a.born FROM queue.unfinished_job u CROSS JOIN LATERAL (
         SELECT * FROM queue.asked_job r WHERE r.id = u.id AND r.born = u.born LIMIT 1) a
     WHERE ($1 = '' OR u.workspace_id = $1) AND $27::boolean IS NOT TRUE
-      AND a.born <= $8 AND (a.born, a.id) < ($8, $9::uuid)
-      AND ($3 OR a.created_by = $2 OR a.permissioned_as = 'u/' || $2
-           OR a.visible_to_owner AND a.path IS NOT NULL AND platform.may_read(a.path, $2, $3))
-      AND ($26::text[] IS NULL OR a.tag = ANY ($26))
-      AND ($11::text[] IS NULL OR coalesce(a.created_by = ANY ($11), false) <> ('created_by' = ANY ($10::text[])))
-      AND ($12::text[] IS NULL OR coalesce(a.path LIKE ANY ($12), false) <> ('script_path_exact' = ANY ($10)))
-      AND ($13::text IS NULL OR starts_with(a.path, $13))
-      AND ($14::text[] IS NULL OR coalesce(a.hash = ANY ($14), false) <> ('script_hash' = ANY ($10)))
-      AND ($15::text[] IS NULL OR coalesce(a.kind = ANY ($15), false) <> ('job_kinds' = ANY ($10)))
-      AND ($16::text[] IS NULL OR coalesce(a.tag LIKE ANY ($16), false) <> ('tag' = ANY ($10)))
-      AND ($17::text[] IS NULL OR coalesce(a.trigger_kind = ANY ($17), false) <> ('trigger_kind' = ANY ($10)))
-      AND ($18::text[] IS NULL OR coalesce(a.limit_key = ANY ($18), false) <> ('concurrency_key' = ANY ($10)))
-      AND ($19::uuid IS NULL OR a.parent_job = $19)
-      AND ($20::boolean IS NULL OR (a.parent_job IS NULL) = $20)
-      AND ($21::timestamptz IS NULL OR a.created_at < $21)
-      AND ($22::timestamptz IS NULL OR a.created_at > $22 AND a.born > $22 - interval '5 minutes')
-      AND ($23::jsonb IS NULL OR queue.json_contains(a.args, $23))
-      AND ($24::text IS NULL OR strpos(lower(concat_ws(E'\n', a.id, a.path, a.tag, a.kind, a.created_by)), $24) > 0)
-      AND ($25::boolean IS NULL OR (a.entrypoint IS NULL) = $25)
+      -- use: fits_as_it_was_asked
     ORDER BY a.born DESC, a.id DESC LIMIT $4 OFFSET $5) k
 CROSS JOIN LATERAL (
     SELECT * FROM queue.any_job b WHERE b.id = k.id AND b.born = k.born LIMIT 1) j
-WHERE ($28::text[] IS NULL OR coalesce(j.worker LIKE ANY ($28), false) <> ('worker' = ANY ($10)))
-  AND ($29::timestamptz IS NULL OR j.started_at < $29)
-  AND ($30::timestamptz IS NULL OR j.started_at > $30)
-  AND ($31::text[] IS NULL OR j.outcome = ANY ($31))
-  AND ($32::timestamptz IS NULL OR j.finished_at < $32)
-  AND ($33::timestamptz IS NULL OR j.finished_at > $33)
-  AND ($34::text[] IS NULL OR coalesce(j.labels && $34, false) <> ('label' = ANY ($10)))
-  AND ($35::jsonb IS NULL OR queue.json_contains(j.result, $35))
-  AND ($36::text[] IS NULL OR j.outcome IS NULL AND j.state = ANY ($36))
-  AND ($37::boolean IS NULL OR (j.due_at <= clock_timestamp()) = $37)
-  AND ($38::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) < $38)
-  AND ($39::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) > $39)
+-- use: fits_as_it_went
 ORDER BY k.born DESC, k.id DESC LIMIT $6 OFFSET $7;
 
 -- name: list_everywhere
 -- The same for all workspaces: the newest of each, and of those the newest.
-SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.tag, j.priority, j.due_at, j.parent_job, j.trigger_kind,
-       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.started_at, j.finished_at,
-       j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.deleted, j.born
+SELECT j.born,
+       -- use: listed
 FROM platform.workspace w
 CROSS JOIN LATERAL (
     SELECT j.* FROM (
         SELECT a.id, a.born FROM queue.asked_job a
         WHERE a.workspace_id = w.id
-          AND a.born <= $8 AND (a.born, a.id) < ($8, $9::uuid)
-          AND ($3 OR a.created_by = $2 OR a.permissioned_as = 'u/' || $2
-               OR a.visible_to_owner AND a.path IS NOT NULL AND platform.may_read(a.path, $2, $3))
-          AND ($26::text[] IS NULL OR a.tag = ANY ($26))
-          AND ($11::text[] IS NULL OR coalesce(a.created_by = ANY ($11), false) <> ('created_by' = ANY ($10::text[])))
-          AND ($12::text[] IS NULL OR coalesce(a.path LIKE ANY ($12), false) <> ('script_path_exact' = ANY ($10)))
-          AND ($13::text IS NULL OR starts_with(a.path, $13))
-          AND ($14::text[] IS NULL OR coalesce(a.hash = ANY ($14), false) <> ('script_hash' = ANY ($10)))
-          AND ($15::text[] IS NULL OR coalesce(a.kind = ANY ($15), false) <> ('job_kinds' = ANY ($10)))
-          AND ($16::text[] IS NULL OR coalesce(a.tag LIKE ANY ($16), false) <> ('tag' = ANY ($10)))
-          AND ($17::text[] IS NULL OR coalesce(a.trigger_kind = ANY ($17), false) <> ('trigger_kind' = ANY ($10)))
-          AND ($18::text[] IS NULL OR coalesce(a.limit_key = ANY ($18), false) <> ('concurrency_key' = ANY ($10)))
-          AND ($19::uuid IS NULL OR a.parent_job = $19)
-          AND ($20::boolean IS NULL OR (a.parent_job IS NULL) = $20)
-          AND ($21::timestamptz IS NULL OR a.created_at < $21)
-          AND ($22::timestamptz IS NULL OR a.created_at > $22 AND a.born > $22 - interval '5 minutes')
-          AND ($23::jsonb IS NULL OR queue.json_contains(a.args, $23))
-          AND ($24::text IS NULL OR strpos(lower(concat_ws(E'\n', a.id, a.path, a.tag, a.kind, a.created_by)), $24) > 0)
-          AND ($25::boolean IS NULL OR (a.entrypoint IS NULL) = $25)
+          -- use: fits_as_it_was_asked
           AND ($27::boolean IS NULL OR EXISTS (SELECT FROM queue.unfinished_job u WHERE u.id = a.id) <> $27)
         ORDER BY a.born DESC, a.id DESC LIMIT $4::bigint + $5::bigint) k
     CROSS JOIN LATERAL (
         SELECT * FROM queue.any_job b WHERE b.id = k.id AND b.born = k.born LIMIT 1) j
-    WHERE ($28::text[] IS NULL OR coalesce(j.worker LIKE ANY ($28), false) <> ('worker' = ANY ($10)))
-      AND ($29::timestamptz IS NULL OR j.started_at < $29)
-      AND ($30::timestamptz IS NULL OR j.started_at > $30)
-      AND ($31::text[] IS NULL OR j.outcome = ANY ($31))
-      AND ($32::timestamptz IS NULL OR j.finished_at < $32)
-      AND ($33::timestamptz IS NULL OR j.finished_at > $33)
-      AND ($34::text[] IS NULL OR coalesce(j.labels && $34, false) <> ('label' = ANY ($10)))
-      AND ($35::jsonb IS NULL OR queue.json_contains(j.result, $35))
-      AND ($36::text[] IS NULL OR j.outcome IS NULL AND j.state = ANY ($36))
-      AND ($37::boolean IS NULL OR (j.due_at <= clock_timestamp()) = $37)
-      AND ($38::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) < $38)
-      AND ($39::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) > $39)
+    -- use: fits_as_it_went
     ORDER BY k.born DESC, k.id DESC LIMIT $6::bigint + $7::bigint) j
 WHERE $1 = ''
 ORDER BY j.born DESC, j.id DESC LIMIT coalesce($4, $6) OFFSET $5::bigint + $7::bigint;

@@ -14,28 +14,25 @@ WHERE t.email = $1 AND ($2::text IS NULL OR t.workspace_id = $2)
   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
 ORDER BY t.created_at DESC, t.prefix LIMIT $4 OFFSET $5;
 
--- name: remove_by_prefix
-DELETE FROM platform.token t
+-- part: one_of_theirs
 WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
   AND ($4::text[] IS NULL OR t.scopes <@ $4
        AND t.scopes @> ARRAY(SELECT own FROM unnest($4::text[]) AS own WHERE starts_with(own, 'if_jobs:filter_tags:'))
        AND (t.scopes @> $4 OR EXISTS (SELECT FROM unnest(t.scopes) AS its WHERE NOT starts_with(its, 'if_jobs:filter_tags:'))))
+
+-- name: remove_by_prefix
+DELETE FROM platform.token t
+-- use: one_of_theirs
 RETURNING t.prefix, t.workspace_id;
 
 -- name: update_label
 UPDATE platform.token t SET label = $5
-WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
-  AND ($4::text[] IS NULL OR t.scopes <@ $4
-       AND t.scopes @> ARRAY(SELECT own FROM unnest($4::text[]) AS own WHERE starts_with(own, 'if_jobs:filter_tags:'))
-       AND (t.scopes @> $4 OR EXISTS (SELECT FROM unnest(t.scopes) AS its WHERE NOT starts_with(its, 'if_jobs:filter_tags:'))))
+-- use: one_of_theirs
 RETURNING t.prefix;
 
 -- name: update_scopes
 UPDATE platform.token t SET scopes = $5
-WHERE t.email = $1 AND t.prefix = $2 AND ($3::text IS NULL OR t.workspace_id = $3)
-  AND ($4::text[] IS NULL OR t.scopes <@ $4
-       AND t.scopes @> ARRAY(SELECT own FROM unnest($4::text[]) AS own WHERE starts_with(own, 'if_jobs:filter_tags:'))
-       AND (t.scopes @> $4 OR EXISTS (SELECT FROM unnest(t.scopes) AS its WHERE NOT starts_with(its, 'if_jobs:filter_tags:'))))
+-- use: one_of_theirs
 RETURNING t.prefix;
 
 -- name: remove_of_person_here
