@@ -71,7 +71,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """When a flow, or the loop around the step, ends early; an `error_message`, even an empty one, makes that a failure."""
+    """When a flow, or the loop around the step, ends early: as a failure with an `error_message`, even an empty one."""
 
     expr: str
     skip_if_stopped: bool | None = None

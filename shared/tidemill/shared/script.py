@@ -21,10 +21,26 @@ class JobKind(StrEnum):
     """Answers its arguments, or the one named previous_result."""
     NOOP = "noop"
     """Answers nothing."""
+    FLOW = "flow"
+    """Walks through the modules of a deployed flow's version."""
+    FLOW_PREVIEW = "flowpreview"
+    """Walks through the modules of a flow that came with the request."""
+    FLOW_NODE = "flownode"
+    """Walks through one body inside a flow: an iteration of a loop, or a branch."""
+    FLOW_SCRIPT = "flowscript"
+    """Code that stands inside a flow."""
+    FLOW_DEPENDENCIES = "flowdependencies"
+    """Finds the locks of all code inside a flow; runs nothing of it."""
 
 
 CODELESS = frozenset({JobKind.IDENTITY, JobKind.NOOP})
 """Kinds of jobs that run no code."""
+
+FLOWS = frozenset({JobKind.FLOW, JobKind.FLOW_PREVIEW, JobKind.FLOW_NODE})
+"""Kinds of jobs that no worker takes: the scheduler walks them through their modules."""
+
+FLOW_TAG = "flow"
+"""The tag under which flows wait; no worker may serve it."""
 
 DEPENDENCY_TAG = "dependency"
 """The tag of jobs of the kind `dependencies`."""
