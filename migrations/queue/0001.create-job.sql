@@ -11,6 +11,7 @@ CREATE TABLE queue.job (
     hash             text,
     language         text NOT NULL,
     code             text,
+    code_hash        text,
     entrypoint       text,
     args             json NOT NULL,
     tag              text NOT NULL,
@@ -22,6 +23,8 @@ CREATE TABLE queue.job (
     due_at           timestamptz NOT NULL,
     parent_job       uuid,
     root_job         uuid,
+    scope_job        uuid,
+    step_id          text,
     trigger_kind     text,
     visible_to_owner boolean NOT NULL,
     created_at       timestamptz NOT NULL,
@@ -34,6 +37,89 @@ CREATE TABLE queue.job (
 ) PARTITION BY RANGE (born);
 CREATE INDEX job_newest ON queue.job (workspace_id, born DESC, id DESC);
 COMMENT ON TABLE queue.job IS 'What was asked for; one partition a day of `born`, the instant inside the job''s UUIDv7.';
+COMMENT ON COLUMN queue.job.scope_job IS 'The innermost flow of its own around the job: whose value it walks and whose results its expressions see.';
+COMMENT ON COLUMN queue.job.step_id IS 'The module of the flow above that the job was made for.';
+COMMENT ON COLUMN queue.job.entrypoint IS 'The function to call; of a flownode, the body of the flow that it walks.';
+
+-- Code that stands inside flows, kept once however many jobs run it.
+CREATE TABLE queue.inline_code (
+    hash      text PRIMARY KEY,
+    code      text NOT NULL,
+    lock      text,
+    last_used date NOT NULL
+);
+COMMENT ON TABLE queue.inline_code IS 'Code and lock under the SHA-256 of both; goes when no job of the kept days can name it.';
+
+-- How far a flow has come: one row a step. A plain step's row knows its job, a container's row counts its children.
+CREATE TABLE queue.flow_step (
+    flow_id        uuid NOT NULL,
+    born           timestamptz NOT NULL,
+    no             smallint NOT NULL,
+    module         text NOT NULL,
+    state          text NOT NULL,
+    attempt        smallint NOT NULL DEFAULT 0,
+    job_id         uuid,
+    outcome        text,
+    ended_at       timestamptz,
+    stopped        boolean,
+    handled        boolean,
+    failed_retries uuid[],
+    total          integer,
+    started        integer NOT NULL DEFAULT 0,
+    ended          integer NOT NULL DEFAULT 0,
+    failed         integer NOT NULL DEFAULT 0,
+    branch         smallint,
+    parallelism    integer,
+    items          json,
+    result         json,
+    skipped        boolean,
+    needed         smallint,
+    since          timestamptz,
+    until          timestamptz,
+    PRIMARY KEY (flow_id, born, no),
+    CHECK (state IN ('started', 'ended', 'waiting', 'success', 'failure'))
+) PARTITION BY RANGE (born);
+CREATE INDEX flow_step_ended ON queue.flow_step (ended_at) WHERE state = 'ended';
+COMMENT ON TABLE queue.flow_step IS 'The steps of flows; `ended` is one of whose end the flow has not heard yet.';
+COMMENT ON COLUMN queue.flow_step.no IS 'The place: -1 the preprocessor, 0 and on the modules, 32000 the failure module.';
+COMMENT ON COLUMN queue.flow_step.stopped IS 'The job ended early by a stop that ends the loop around it as well.';
+COMMENT ON COLUMN queue.flow_step.handled IS 'The job failed and the failure module has run inside it.';
+
+-- One row an iteration or branch.
+CREATE TABLE queue.flow_child (
+    flow_id    uuid NOT NULL,
+    born       timestamptz NOT NULL,
+    no         smallint NOT NULL,
+    attempt    smallint NOT NULL,
+    index      integer NOT NULL,
+    job_id     uuid NOT NULL,
+    state      text NOT NULL,
+    outcome    text,
+    started_at timestamptz,
+    ended_at   timestamptz,
+    stopped    boolean,
+    handled    boolean,
+    PRIMARY KEY (flow_id, born, no, attempt, index),
+    CHECK (state IN ('started', 'ended', 'success', 'failure'))
+) PARTITION BY RANGE (born);
+CREATE INDEX flow_child_ended ON queue.flow_child (flow_id, ended_at) WHERE state = 'ended';
+COMMENT ON TABLE queue.flow_child IS 'The jobs of loops and branches, in the order of their index.';
+
+-- What approvers have said, each resume id once.
+CREATE TABLE queue.flow_resume (
+    flow_id   uuid NOT NULL,
+    born      timestamptz NOT NULL,
+    step_job  uuid,
+    resume_id bigint NOT NULL,
+    approver  text,
+    approved  boolean NOT NULL,
+    value     json NOT NULL,
+    said_at   timestamptz NOT NULL,
+    spent_on  smallint
+) PARTITION BY RANGE (born);
+CREATE UNIQUE INDEX flow_resume_once ON queue.flow_resume (flow_id, born, step_job, resume_id) NULLS NOT DISTINCT;
+COMMENT ON TABLE queue.flow_resume IS 'Resumes and refusals; without a step''s job, for whichever step waits next.';
+COMMENT ON COLUMN queue.flow_resume.spent_on IS 'The place of the step that waited for it.';
 
 -- How it ended. Inserted once, except that an admin may have the result forgotten.
 CREATE TABLE queue.finished_job (
@@ -90,7 +176,15 @@ CREATE TABLE queue.live_job (
     limit_key        text,
     limit_ceiling    integer,
     holds_limit      boolean NOT NULL DEFAULT false,
+    parent_job       uuid,
     root_job         uuid,
+    flow_born        timestamptz,
+    step_no          smallint,
+    step_index       integer,
+    version          integer NOT NULL DEFAULT 0,
+    at_step          smallint,
+    wake_at          timestamptz,
+    deadline_at      timestamptz,
     claim_key        uuid,
     claims           smallint NOT NULL DEFAULT 0,
     lost_claims      smallint NOT NULL DEFAULT 0,
@@ -107,12 +201,18 @@ CREATE TABLE queue.live_job (
     CHECK ((state = 'running') = (claim_key IS NOT NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE queue.live_job IS 'The state of every unfinished job; the row leaves when the job ends.';
+COMMENT ON COLUMN queue.live_job.flow_born IS 'Where the rows of the flow lie that the job is a step of.';
+COMMENT ON COLUMN queue.live_job.version IS 'Of a flow: how often it was changed; who decides on one has to name what was read.';
+COMMENT ON COLUMN queue.live_job.at_step IS 'Of a flow: the place of the step that it has come to.';
+COMMENT ON COLUMN queue.live_job.wake_at IS 'Of a flow: when it has to be looked at, whatever happens.';
 COMMENT ON COLUMN queue.live_job.urgency IS 'The negative of the priority, so that one ascending index order serves the claim.';
 COMMENT ON COLUMN queue.live_job.rank IS 'Place in the fair line, in milliseconds since 1970: a workspace with a long line queues behind its own.';
 
 CREATE INDEX live_job_claim ON queue.live_job (tag, urgency, rank, id) WHERE state = 'queued';
 CREATE INDEX live_job_line ON queue.live_job (tag, workspace_id, urgency, rank) WHERE state = 'queued';
 CREATE INDEX live_job_due ON queue.live_job (due_at) WHERE state = 'scheduled';
+CREATE INDEX live_job_wake ON queue.live_job (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX live_job_children ON queue.live_job (parent_job) WHERE parent_job IS NOT NULL;
 CREATE INDEX live_job_blocked ON queue.live_job (limit_key, urgency, rank, id) WHERE state = 'blocked';
 CREATE INDEX live_job_holders ON queue.live_job (limit_key) WHERE holds_limit;
 CREATE INDEX live_job_of_worker ON queue.live_job (worker_run) WHERE state = 'running';

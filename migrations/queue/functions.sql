@@ -13,7 +13,7 @@ LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_tem
     SELECT coalesce((SELECT d.born FROM queue.displaced_job d WHERE d.id = p_id), queue.born_of(p_id))
 $$;
 
--- Make the three partitions of one day. Dynamic SQL because a table's name can't be bound; it is made of a date.
+-- Make the partitions of one day. Dynamic SQL because a table's name can't be bound; it is made of a date.
 CREATE OR REPLACE FUNCTION queue.make_day(p_day date) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -25,7 +25,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('queue.make_day'));
-    FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk'] LOOP
+    FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk', 'flow_step', 'flow_child', 'flow_resume'] LOOP
         v_name := v_parent || '_p' || to_char(p_day, 'YYYYMMDD');
         -- Not to_regclass: it would remember that there was none before we waited for the lock.
         IF NOT EXISTS (SELECT FROM pg_class c WHERE c.relname = v_name AND c.relnamespace = 'queue'::regnamespace) THEN
@@ -51,9 +51,18 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
          ORDER BY l.rank DESC LIMIT 1))
 $$;
 
+CREATE OR REPLACE FUNCTION queue.say_flow(p_id uuid, p_traceparent text) RETURNS json
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT bus.say('flow.ready.v1', 'flow.ready', json_build_object('flow_id', p_id), p_traceparent)
+$$;
+
+-- Say that there is work: to the workers of a tag, or that a flow may go on.
 CREATE OR REPLACE FUNCTION queue.say_ticket(p_job queue.live_job) RETURNS json
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT bus.say('job.ticket.v1', p_job.tag, json_build_object('job_id', p_job.id, 'tag', p_job.tag), p_job.traceparent)
+    SELECT CASE p_job.tag
+        WHEN 'flow' THEN queue.say_flow(p_job.id, p_job.traceparent)
+        ELSE bus.say('job.ticket.v1', p_job.tag, json_build_object('job_id', p_job.id, 'tag', p_job.tag), p_job.traceparent)
+    END
 $$;
 
 -- Take a slot of a limit, or find that all are held. Locks the key first and counts in a new statement: a single
@@ -117,10 +126,13 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         jsonb_build_object('name', p_name, 'message', p_message) || coalesce(p_more::jsonb, '{}'::jsonb)))
 $$;
 
--- Write down how a job ended, take it off the hot table and hand its slot on. The caller holds the row's lock.
+-- Write down how a job ended, take it off the hot table, hand its slot on and tell the flow that it is a step of. The
+-- caller holds the row's lock.
 CREATE OR REPLACE FUNCTION queue.settle(
     p_job queue.live_job, p_outcome text, p_result json, p_worker text, p_memory_peak_kb integer, p_labels text[]) RETURNS json[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_said json[] := '{}';
 BEGIN
     PERFORM queue.check_transition(p_job.state, p_outcome);
     INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, worker, claim_key, claims,
@@ -129,9 +141,35 @@ BEGIN
             p_job.claims, p_job.cancel_by, p_job.cancel_reason, p_memory_peak_kb, p_labels);
     DELETE FROM queue.live_job WHERE id = p_job.id;
     IF p_job.holds_limit THEN
-        RETURN queue.hand_over(p_job.limit_key);
+        v_said := queue.hand_over(p_job.limit_key);
     END IF;
-    RETURN '{}';
+    IF p_job.tag = 'flow' THEN
+        -- Whatever has ended below and was not heard is nobody's business any more.
+        UPDATE queue.flow_step s SET state = CASE s.outcome WHEN 'success' THEN 'success' ELSE 'failure' END
+        WHERE s.flow_id = p_job.id AND s.born = p_job.born AND s.state = 'ended';
+        UPDATE queue.flow_child c SET state = CASE c.outcome WHEN 'success' THEN 'success' ELSE 'failure' END
+        WHERE c.flow_id = p_job.id AND c.born = p_job.born AND c.state = 'ended';
+    END IF;
+    IF p_job.step_no IS NOT NULL THEN
+        PERFORM queue.note_end(p_job, p_outcome);
+        v_said := v_said || queue.say_flow(p_job.parent_job, p_job.traceparent);
+    END IF;
+    RETURN v_said;
+END
+$$;
+
+-- Write down at its step that a job has ended; a step that has gone on without the job stays as it is.
+CREATE OR REPLACE FUNCTION queue.note_end(p_job queue.live_job, p_outcome text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF p_job.step_index IS NULL THEN
+        UPDATE queue.flow_step s SET state = 'ended', outcome = p_outcome, ended_at = clock_timestamp(), since = coalesce(p_job.claimed_at, s.since)
+        WHERE s.flow_id = p_job.parent_job AND s.born = p_job.flow_born AND s.no = p_job.step_no AND s.job_id = p_job.id AND s.state = 'started';
+    ELSE
+        UPDATE queue.flow_child c SET state = 'ended', outcome = p_outcome, ended_at = clock_timestamp(), started_at = p_job.claimed_at
+        WHERE c.flow_id = p_job.parent_job AND c.born = p_job.flow_born AND c.no = p_job.step_no AND c.index = p_job.step_index
+          AND c.job_id = p_job.id AND c.state = 'started';
+    END IF;
 END
 $$;
 
@@ -149,6 +187,64 @@ BEGIN
         lost_claims = lost_claims + p_lost, hinted_at = clock_timestamp(), hints = 0
     WHERE id = p_job.id;
     RETURN ARRAY[queue.say_ticket(p_job)];
+END
+$$;
+
+-- All unfinished jobs below one.
+CREATE OR REPLACE FUNCTION queue.below(p_id uuid) RETURNS uuid[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE below AS (
+        SELECT q.id FROM queue.live_job q WHERE q.parent_job = p_id
+        UNION
+        SELECT q.id FROM queue.live_job q JOIN below b ON q.parent_job = b.id
+    )
+    SELECT coalesce(array_agg(b.id ORDER BY b.id), '{}') FROM below b
+$$;
+
+-- Cancel all that is below a job, whose row the caller has locked and marked: what waits ends here, what runs is marked
+-- unless `force` withdraws its claim, and a flow of which something still runs is marked and ends after that.
+CREATE OR REPLACE FUNCTION queue.cancel_below(p_id uuid, p_by text, p_reason text, p_force boolean) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_ids  uuid[];
+    v_job  queue.live_job;
+    v_said json[] := '{}';
+BEGIN
+    LOOP
+        v_ids := queue.below(p_id);
+        PERFORM FROM queue.live_job q WHERE q.id = ANY (v_ids) ORDER BY q.id FOR UPDATE;
+        -- A flow that was not locked yet may have started something meanwhile.
+        EXIT WHEN queue.below(p_id) <@ v_ids;
+    END LOOP;
+    FOR v_job IN
+        SELECT q.* FROM queue.live_job q WHERE q.id = ANY (v_ids)
+        ORDER BY q.tag = 'flow', CASE WHEN q.holds_limit THEN q.limit_key END, q.id DESC
+    LOOP
+        v_said := v_said || queue.cancel_one(v_job, p_by, p_reason, p_force);
+    END LOOP;
+    RETURN v_said;
+END
+$$;
+
+-- Cancel one job whose row is locked and below which all is canceled. Whether it has ended shows in the hot table.
+CREATE OR REPLACE FUNCTION queue.cancel_one(p_job queue.live_job, p_by text, p_reason text, p_force boolean) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF p_job.cancel_at IS NULL THEN
+        p_job.cancel_at := clock_timestamp();
+        p_job.cancel_by := p_by;
+        p_job.cancel_reason := p_reason;
+    END IF;
+    IF p_job.state = 'running' AND NOT p_force
+       OR p_job.state = 'suspended' AND EXISTS (SELECT FROM queue.live_job c WHERE c.parent_job = p_job.id) THEN
+        UPDATE queue.live_job q SET cancel_at = p_job.cancel_at, cancel_by = p_job.cancel_by, cancel_reason = p_job.cancel_reason,
+            version = q.version + 1
+        WHERE q.id = p_job.id;
+        -- In case that nothing below is left to say so.
+        RETURN CASE p_job.state WHEN 'suspended' THEN ARRAY[queue.say_flow(p_job.id, p_job.traceparent)] ELSE '{}' END;
+    END IF;
+    p_job.claim_key := NULL;
+    RETURN queue.settle(p_job, 'canceled', queue.canceled_result(p_job.cancel_by, p_job.cancel_reason), NULL, NULL, NULL);
 END
 $$;
 

@@ -14,9 +14,56 @@ BEGIN
             entrypoint text, tag text, priority smallint, envs text[], timeout_s integer, limit_key text,
             limit_ceiling integer, due_at timestamptz, due_in_ms bigint, parent_job uuid, trigger_kind text,
             visible_to_owner boolean, created_by text, permissioned_as text, email text, permissions json,
-            reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer);
+            reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer,
+            code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer);
     END IF;
 END
+$$;
+
+-- Write down a job and where it stands: in the line, or waiting for its time or for a slot of its limit. A flow waits under
+-- a tag that no worker serves, whatever it is shown as. Raises TM001 when the id is taken.
+CREATE OR REPLACE FUNCTION queue.place_job(
+    r queue.job_request, p_born timestamptz, p_root uuid, p_flow_born timestamptz, p_now timestamptz, p_args json) RETURNS queue.live_job
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_due timestamptz := coalesce(r.due_at, p_now + coalesce(r.due_in_ms, 0) * interval '1 millisecond');
+    v_tag text := CASE WHEN r.kind IN ('flow', 'flowpreview', 'flownode') THEN 'flow' ELSE r.tag END;
+    v_job queue.live_job;
+BEGIN
+    IF to_regclass('queue.job_p' || to_char(p_born AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL THEN
+        PERFORM queue.make_day((p_born AT TIME ZONE 'UTC')::date);
+    END IF;
+    INSERT INTO queue.job (id, born, workspace_id, kind, path, hash, language, code, code_hash, entrypoint, args, tag, priority, envs,
+                           timeout_s, limit_key, limit_ceiling, due_at, parent_job, root_job, scope_job, step_id, trigger_kind,
+                           visible_to_owner, created_at, created_by, permissioned_as, email, permissions, traceparent)
+    VALUES (r.id, p_born, r.workspace_id, r.kind, r.path, r.hash, r.language, r.code, r.code_hash, r.entrypoint, p_args, r.tag,
+            coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.limit_key, r.limit_ceiling, v_due, r.parent_job,
+            p_root, r.scope_job, r.step_id, r.trigger_kind, coalesce(r.visible_to_owner, true), p_now, r.created_by,
+            r.permissioned_as, r.email, r.permissions, r.traceparent)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        -- With an id that the caller has minted: this very request was done before, and its answer was lost.
+        RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
+    END IF;
+    -- Not under the key's lock before the row is in: the lock order puts jobs before limit keys.
+    INSERT INTO queue.live_job (id, born, workspace_id, state, tag, urgency, rank, due_at, limit_key, limit_ceiling, parent_job,
+                                root_job, flow_born, step_no, step_index, reply_to, traceparent, hinted_at)
+    VALUES (r.id, p_born, r.workspace_id, CASE WHEN v_due > p_now OR r.limit_key IS NOT NULL THEN 'scheduled' ELSE 'queued' END,
+            v_tag, -coalesce(r.priority, 0), queue.next_rank(v_tag, r.workspace_id, (-coalesce(r.priority, 0))::smallint), v_due,
+            r.limit_key, r.limit_ceiling, r.parent_job, p_root, p_flow_born, r.step_no, r.step_index, r.reply_to, r.traceparent, p_now)
+    RETURNING * INTO v_job;
+    RETURN v_job;
+END
+$$;
+
+-- What is said of a job that was just placed, unless it is a limit's to say.
+CREATE OR REPLACE FUNCTION queue.say_placed(p_job queue.live_job) RETURNS json
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+        WHEN p_job.state = 'queued' THEN queue.say_ticket(p_job)
+        WHEN p_job.limit_key IS NOT NULL AND p_job.due_at <= clock_timestamp() THEN '[]'::json
+        ELSE bus.say('job.scheduled.v1', 'job.scheduled', json_build_object('job_id', p_job.id, 'due_at', p_job.due_at), p_job.traceparent)
+    END
 $$;
 
 -- Ask for a job: its row, its place in the line and its ticket, in one transaction with whatever else is to be said.
@@ -28,7 +75,6 @@ DECLARE
     r      queue.job_request := json_populate_record(NULL::queue.job_request, p_request);
     v_now  timestamptz := clock_timestamp();
     v_born timestamptz := queue.born_of(r.id);
-    v_due  timestamptz;
     v_root uuid;
     v_root_canceled boolean;
     v_said json[] := '{}';
@@ -71,7 +117,10 @@ BEGIN
         IF NOT FOUND THEN
             RAISE EXCEPTION 'parent job % does not exist in this workspace', r.parent_job USING ERRCODE = 'TM002';
         END IF;
-        SELECT l.cancel_at IS NOT NULL INTO v_root_canceled FROM queue.live_job l WHERE l.id = v_root FOR SHARE;
+        -- The parent as well as the root: a cancel of either takes with it what is below.
+        PERFORM FROM queue.live_job l WHERE l.id IN (v_root, r.parent_job) ORDER BY l.id FOR SHARE;
+        SELECT bool_or(l.cancel_at IS NOT NULL) INTO v_root_canceled FROM queue.live_job l
+        WHERE l.id IN (v_root, r.parent_job) HAVING bool_or(l.id = v_root);
         IF NOT FOUND THEN
             -- It may have ended while we waited for its row.
             SELECT f.outcome = 'canceled' INTO v_root_canceled FROM queue.finished_job f
@@ -84,34 +133,9 @@ BEGIN
             RAISE EXCEPTION 'job % above it is canceled', v_root USING ERRCODE = 'TM003';
         END IF;
     END IF;
-    IF to_regclass('queue.job_p' || to_char(v_born AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL THEN
-        PERFORM queue.make_day((v_born AT TIME ZONE 'UTC')::date);
-    END IF;
-    v_due := coalesce(r.due_at, v_now + coalesce(r.due_in_ms, 0) * interval '1 millisecond');
-    INSERT INTO queue.job (id, born, workspace_id, kind, path, hash, language, code, entrypoint, args, tag, priority, envs,
-                           timeout_s, limit_key, limit_ceiling, due_at, parent_job, root_job, trigger_kind, visible_to_owner,
-                           created_at, created_by, permissioned_as, email, permissions, traceparent)
-    VALUES (r.id, v_born, r.workspace_id, r.kind, r.path, r.hash, r.language, r.code, r.entrypoint, p_args, r.tag,
-            coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.limit_key, r.limit_ceiling, v_due, r.parent_job,
-            v_root, r.trigger_kind, coalesce(r.visible_to_owner, true), v_now, r.created_by, r.permissioned_as, r.email,
-            r.permissions, r.traceparent)
-    ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        -- With an id that the caller has minted: this very request was done before, and its answer was lost.
-        RAISE EXCEPTION 'job id % is taken', r.id USING ERRCODE = 'TM001';
-    END IF;
-    -- Not under the key's lock before the row is in: the lock order puts jobs before limit keys.
-    INSERT INTO queue.live_job (id, born, workspace_id, state, tag, urgency, rank, due_at, limit_key, limit_ceiling, root_job,
-                                reply_to, traceparent, hinted_at)
-    VALUES (r.id, v_born, r.workspace_id, CASE WHEN v_due > v_now OR r.limit_key IS NOT NULL THEN 'scheduled' ELSE 'queued' END,
-            r.tag, -coalesce(r.priority, 0), queue.next_rank(r.tag, r.workspace_id, (-coalesce(r.priority, 0))::smallint), v_due,
-            r.limit_key, r.limit_ceiling, v_root, r.reply_to, r.traceparent, v_now)
-    RETURNING * INTO v_job;
-    IF v_job.state = 'queued' THEN
-        v_said := ARRAY[queue.say_ticket(v_job)];
-    ELSIF v_due > v_now THEN
-        v_said := ARRAY[bus.say('job.scheduled.v1', 'job.scheduled', json_build_object('job_id', r.id, 'due_at', v_due), r.traceparent)];
-    ELSE
+    SELECT * INTO v_job FROM queue.place_job(r, v_born, v_root, NULL, v_now, p_args);
+    v_said := ARRAY[queue.say_placed(v_job)];
+    IF v_job.limit_key IS NOT NULL AND v_job.due_at <= v_now THEN
         v_said := queue.enter_line(r.id);
         SELECT l.state INTO v_job.state FROM queue.live_job l WHERE l.id = r.id;
     END IF;
@@ -127,7 +151,8 @@ $$;
 CREATE OR REPLACE FUNCTION queue.claim_job(p_tags text[], p_worker_run uuid, p_claim_key uuid)
 RETURNS TABLE (id uuid, workspace_id text, kind text, path text, hash text, language text, code text, entrypoint text, args json,
                tag text, envs text[], timeout_s integer, due_at timestamptz, parent_job uuid, root_job uuid, created_by text,
-               permissioned_as text, email text, permissions json, claims smallint, reply_to text, traceparent text, token text)
+               permissioned_as text, email text, permissions json, claims smallint, reply_to text, traceparent text, token text,
+               lock text, scope_job uuid, step_id text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 -- Left to itself the planner plans anew at every call, because it takes a plan for all days to be dearer than it is.
 SET plan_cache_mode = force_generic_plan AS $$
@@ -165,10 +190,11 @@ BEGIN
         WHERE l.id = v_id RETURNING * INTO v_job;
     END IF;
     RETURN QUERY
-        SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.code, j.entrypoint, j.args, j.tag, j.envs, j.timeout_s,
-               j.due_at, j.parent_job, j.root_job, j.created_by, j.permissioned_as, j.email, j.permissions, v_job.claims, v_job.reply_to,
-               j.traceparent, queue.job_token(j.id, p_claim_key)
-        FROM queue.job j WHERE j.id = v_job.id AND j.born = v_job.born;
+        SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesce(j.code, c.code), j.entrypoint, j.args, j.tag, j.envs,
+               j.timeout_s, j.due_at, j.parent_job, j.root_job, j.created_by, j.permissioned_as, j.email, j.permissions, v_job.claims,
+               v_job.reply_to, j.traceparent, queue.job_token(j.id, p_claim_key), c.lock, j.scope_job, j.step_id
+        FROM queue.job j LEFT JOIN queue.inline_code c ON c.hash = j.code_hash
+        WHERE j.id = v_job.id AND j.born = v_job.born;
 END
 $$;
 
@@ -307,7 +333,8 @@ BEGIN
 END
 $$;
 
--- Cancel a job. A job that waits ends here; a running one is marked and its worker named, unless `force` withdraws its claim.
+-- Cancel a job and all below it. A job that waits ends here; a running one is marked and its worker named, unless `force`
+-- withdraws its claim; a flow ends when nothing below it runs any more.
 -- `answer` is `canceled`, `requested`, `finished` (it had ended before) or `unknown`.
 CREATE OR REPLACE FUNCTION queue.cancel_job(p_workspace_id text, p_id uuid, p_by text, p_reason text, p_force boolean, p_also json)
 RETURNS TABLE (answer text, worker_run uuid, reply_to text, said json)
@@ -325,18 +352,9 @@ BEGIN
             THEN 'finished' ELSE 'unknown' END, NULL::uuid, NULL::text, NULL::json;
         RETURN;
     END IF;
-    IF v_job.cancel_at IS NULL THEN
-        v_job.cancel_at := clock_timestamp();
-        v_job.cancel_by := p_by;
-        v_job.cancel_reason := p_reason;
-    END IF;
-    IF v_job.state = 'running' AND NOT p_force THEN
-        UPDATE queue.live_job l SET cancel_at = v_job.cancel_at, cancel_by = v_job.cancel_by, cancel_reason = v_job.cancel_reason
-        WHERE l.id = p_id;
+    v_said := queue.cancel_below(p_id, p_by, p_reason, p_force) || queue.cancel_one(v_job, p_by, p_reason, p_force);
+    IF EXISTS (SELECT FROM queue.live_job l WHERE l.id = p_id) THEN
         v_answer := 'requested';
-    ELSE
-        v_job.claim_key := NULL;
-        v_said := queue.settle(v_job, 'canceled', queue.canceled_result(v_job.cancel_by, v_job.cancel_reason), NULL, NULL, NULL);
     END IF;
     IF p_also IS NOT NULL THEN
         v_said := v_said || bus.say_all(p_also, v_job.traceparent);
@@ -444,6 +462,8 @@ BEGIN
     UPDATE queue.job SET args = '{}' WHERE id = p_id AND born = v_born;
     UPDATE queue.finished_job SET result = NULL, deleted = true WHERE id = p_id AND born = v_born;
     DELETE FROM queue.log_chunk WHERE job_id = p_id AND born = v_born;
+    UPDATE queue.flow_step SET items = NULL, result = NULL WHERE flow_id = p_id AND born = v_born;
+    UPDATE queue.flow_resume SET value = 'null' WHERE flow_id = p_id AND born = v_born;
     RETURN QUERY SELECT 'forgotten', queue.flatten(ARRAY[bus.say_all(p_also, NULL)]);
 END
 $$;
@@ -543,6 +563,9 @@ BEGIN
         IF FOUND THEN
             DELETE FROM queue.finished_job f WHERE f.id = v_id AND f.born = v_born;
             DELETE FROM queue.log_chunk c WHERE c.job_id = v_id AND c.born = v_born;
+            DELETE FROM queue.flow_step t WHERE t.flow_id = v_id AND t.born = v_born;
+            DELETE FROM queue.flow_child t WHERE t.flow_id = v_id AND t.born = v_born;
+            DELETE FROM queue.flow_resume t WHERE t.flow_id = v_id AND t.born = v_born;
             DELETE FROM queue.displaced_job d WHERE d.id = v_id;
         END IF;
     END LOOP;
@@ -647,6 +670,7 @@ DECLARE
     v_due   json[] := queue.dispatch_due(p_limit);
     v_lost  json[] := '{}';
     v_open  json[];
+    v_woken json := queue.wake_flows('5 seconds', p_limit);
     v_ended json := '[]';
     v_requeued integer := 0;
     v_failed   integer := 0;
@@ -659,9 +683,10 @@ BEGIN
         FROM queue.rescue_lost(p_lease, p_limit) r LEFT JOIN LATERAL unnest(r.said) m ON true;
     END IF;
     v_open := queue.unblock();
-    RETURN QUERY SELECT queue.flatten(v_due || v_open || v_lost), bus.take_stranded(interval '1 second', p_limit), v_ended,
+    RETURN QUERY SELECT queue.flatten(v_due || v_open || v_lost || v_woken), bus.take_stranded(interval '1 second', p_limit), v_ended,
         cardinality(v_due), v_requeued, v_failed, queue.stale_tags(),
-        (SELECT min(l.due_at) - clock_timestamp() FROM queue.live_job l WHERE l.state = 'scheduled');
+        least((SELECT min(l.due_at) FROM queue.live_job l WHERE l.state = 'scheduled'),
+              (SELECT min(l.wake_at) FROM queue.live_job l WHERE l.wake_at IS NOT NULL)) - clock_timestamp();
 END
 $$;
 
@@ -695,21 +720,22 @@ $$;
 
 -- All that is known of a job, finished or not; `state` is its outcome once it has one.
 CREATE OR REPLACE VIEW queue.any_job AS
-SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, j.code, j.entrypoint, j.args, j.tag, j.priority, j.due_at,
-       j.timeout_s, j.parent_job, j.root_job, j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email,
+SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesce(j.code, c.code) AS code, j.entrypoint, j.args, j.tag,
+       j.priority, j.due_at, j.timeout_s, j.parent_job, j.root_job, j.scope_job, j.step_id, j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email,
        coalesce(l.state, f.outcome) AS state, f.outcome, f.result, coalesce(f.started_at, l.claimed_at) AS started_at,
        f.finished_at, coalesce(f.worker, w.name) AS worker, coalesce(f.claims, l.claims) AS claims,
        coalesce(f.canceled_by, l.cancel_by) AS canceled_by, coalesce(f.canceled_reason, l.cancel_reason) AS canceled_reason,
-       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted
+       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted, l.at_step, l.wake_at
 FROM queue.job j
+LEFT JOIN queue.inline_code c ON c.hash = j.code_hash
 LEFT JOIN queue.finished_job f ON f.id = j.id AND f.born = j.born
 LEFT JOIN queue.live_job l ON l.id = j.id
 LEFT JOIN queue.worker w ON w.worker_run = l.worker_run;
 
 -- What was asked for, without how it went: lists find along it which jobs they show.
 CREATE OR REPLACE VIEW queue.asked_job AS
-SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.entrypoint, j.args, j.tag, j.limit_key, j.parent_job, j.trigger_kind,
-       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.timeout_s
+SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.entrypoint, j.args, j.tag, j.limit_key, j.parent_job, j.step_id,
+       j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.timeout_s
 FROM queue.job j;
 
 -- Unfinished jobs only, for lists that would otherwise read every partition.
@@ -727,6 +753,18 @@ SELECT c.job_id, c.born, c.claim_no, c.seq, c.text, c.units FROM queue.log_chunk
 -- The streamed result likewise.
 CREATE OR REPLACE VIEW queue.job_stream AS
 SELECT c.job_id, c.born, c.claim_no, c.seq, c.text, c.units FROM queue.log_chunk c WHERE c.streamed;
+
+-- How far flows have come.
+CREATE OR REPLACE VIEW queue.known_step AS
+SELECT s.flow_id, s.born, s.no, s.module, s.state, s.attempt, s.job_id, s.outcome, s.ended_at, s.failed_retries, s.total, s.started, s.ended,
+       s.failed, s.branch, s.parallelism, s.items, s.result, s.skipped, s.needed, s.since, s.until
+FROM queue.flow_step s;
+
+CREATE OR REPLACE VIEW queue.known_child AS
+SELECT c.flow_id, c.born, c.no, c.attempt, c.index, c.job_id, c.state, c.outcome, c.started_at, c.ended_at FROM queue.flow_child c;
+
+CREATE OR REPLACE VIEW queue.known_resume AS
+SELECT r.flow_id, r.born, r.step_job, r.resume_id, r.approver, r.approved, r.value, r.said_at, r.spent_on FROM queue.flow_resume r;
 
 CREATE OR REPLACE VIEW queue.known_worker AS
 SELECT w.worker_run, w.name, w.instance, w.worker_group, w.tags, w.slots, w.isolation, w.version, w.started_at, w.beat_at, w.draining,
@@ -810,6 +848,10 @@ BEGIN
         UPDATE queue.job SET born = v_born WHERE id = v_job.id AND born = v_job.born;
         UPDATE queue.finished_job SET born = v_born WHERE id = v_job.id AND born = v_job.born;
         UPDATE queue.log_chunk SET born = v_born WHERE job_id = v_job.id AND born = v_job.born;
+        UPDATE queue.flow_step SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
+        UPDATE queue.flow_child SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
+        UPDATE queue.flow_resume SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
+        UPDATE queue.live_job SET flow_born = v_born WHERE parent_job = v_job.id AND flow_born = v_job.born;
         v_moved := v_moved + 1;
     END LOOP;
     IF v_moved = 0 THEN
@@ -847,7 +889,8 @@ GRANT EXECUTE ON FUNCTION queue.prepare_days(integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
 GRANT SELECT ON queue.backlog TO tidemill_scheduler, tidemill_api;
-GRANT SELECT ON queue.any_job, queue.asked_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker TO tidemill_api;
+GRANT SELECT ON queue.any_job, queue.asked_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker,
+    queue.known_step, queue.known_child, queue.known_resume TO tidemill_api;
 
 -- Ready for the days ahead, and with a key to sign with, before the first service starts.
 SELECT queue.prepare_days(14);

@@ -14,6 +14,7 @@ BEGIN
         ('queued', 'canceled'),
         ('queued', 'running'),
         ('queued', 'skipped'),
+        ('queued', 'suspended'),
         ('running', 'canceled'),
         ('running', 'failure'),
         ('running', 'queued'),
@@ -21,7 +22,9 @@ BEGIN
         ('running', 'suspended'),
         ('suspended', 'canceled'),
         ('suspended', 'failure'),
-        ('suspended', 'running')
+        ('suspended', 'queued'),
+        ('suspended', 'skipped'),
+        ('suspended', 'success')
     ) THEN
         RAISE EXCEPTION 'a job may not go from % to %', p_from, p_to USING ERRCODE = 'TM005';
     END IF;

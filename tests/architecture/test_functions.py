@@ -25,6 +25,7 @@ CALLS: Mapping[str, str] = {
     "platform.may_read": "('u/ann/script', 'ann', false)",
     "platform.may_write": "('u/ann/script', 'ann', false)",
     "platform.script_source": "('w', '00ff00ff00ff00ff')",
+    "queue.advance_flow": "(:job, 0, '{}', 1000)",
     "queue.append_log": "(:job, :key, 0, 'printed', 7)",
     "queue.append_stream": "(:job, :key, 0, 'streamed', 8)",
     "queue.cancel_job": "('w', :job, 'ann', 'because', true, NULL)",
@@ -35,9 +36,13 @@ CALLS: Mapping[str, str] = {
     "queue.delete_jobs": "('w', '{}', NULL)",
     "queue.explain_job": "('w', :job)",
     "queue.finish_job": """(:job, :key, '{"outcome": "success"}', '1')""",
+    "queue.flow_args": "(:job)",
+    "queue.flow_code": "(:job)",
     "queue.forget_job": "('w', :job, NULL)",
     "queue.import_jobs": "('w', '[]', NULL)",
+    "queue.job_result": "(:job)",
     "queue.json_contains": """('{"a": 1}', '{"a": 1}')""",
+    "queue.load_flow": "(:job, 50, 1000)",
     "queue.locate": "(:job)",
     "queue.move_on": "(current_date, now(), 10)",
     "queue.open_workspace": "('w')",
@@ -49,8 +54,10 @@ CALLS: Mapping[str, str] = {
     "queue.request_job": "(:request, '{}', NULL)",
     "queue.retire_worker": "(:run)",
     "queue.run_now": "('w', :job, NULL)",
+    "queue.step_result": "(:job, 1::smallint, 'a')",
     "queue.tick": "('1 h', '4 s', '1 s', 10)",
     "queue.verify_job_token": "(:token)",
+    "queue.wake_flows": "('5 s', 10)",
 }
 """Arguments for each function; `:names` are filled from a job that runs."""
 

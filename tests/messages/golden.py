@@ -14,6 +14,7 @@ from tidemill.shared.message import Message, wrap
 from tidemill.shared.messages import (
     AuditRecorded,
     CancelJob,
+    FlowReady,
     JobAnswered,
     JobProgressed,
     JobScheduled,
@@ -33,6 +34,7 @@ RUN = UUID("0197a3f0-0000-4000-8000-000000000002")
 EXAMPLES: tuple[Message, ...] = (
     JobTicket(job_id=JOB, tag="python3"),
     JobScheduled(job_id=JOB, due_at=datetime(2027, 2, 1, 6, 30, tzinfo=UTC)),
+    FlowReady(flow_id=JOB),
     JobAnswered(job_id=JOB),
     JobProgressed(job_id=JOB, what=Progress.LOGGED),
     CancelJob(job_id=JOB, worker_run=RUN),

@@ -83,6 +83,14 @@ CATALOG: tuple[Entry, ...] = (
         outbox=True,
     ),
     Entry(
+        message=m.FlowReady,
+        exchange=Exchange.EVENTS,
+        key="flow.ready",
+        says=frozenset({Service.API, Service.SCHEDULER, Service.WORKER}),
+        hears=frozenset({Service.SCHEDULER}),
+        outbox=True,
+    ),
+    Entry(
         message=m.JobAnswered,
         exchange=Exchange.EVENTS,
         key="reply.{replica}",
@@ -133,8 +141,9 @@ BY_MESSAGE: Mapping[type[Message], Entry] = {entry.message: entry for entry in C
 SCHEDULER_WAKEUPS = QueueSpec(
     name="scheduler.wakeups", exchange=Exchange.EVENTS, keys=("job.scheduled", "worker.announced")
 )
+SCHEDULER_FLOWS = QueueSpec(name="scheduler.flows", exchange=Exchange.EVENTS, keys=("flow.ready",))
 AUDIT_EVENTS = QueueSpec(name="audit.events", exchange=Exchange.EVENTS, keys=("audit.#",))
-DURABLE_QUEUES: tuple[QueueSpec, ...] = (SCHEDULER_WAKEUPS, AUDIT_EVENTS)
+DURABLE_QUEUES: tuple[QueueSpec, ...] = (SCHEDULER_WAKEUPS, SCHEDULER_FLOWS, AUDIT_EVENTS)
 """Declared by every service at its start, so that an event is kept even when its listener has never run."""
 
 
@@ -157,7 +166,7 @@ def worker_inbox(worker_run: str) -> QueueSpec:
 
 QUEUES_OF: Mapping[Service, tuple[QueueSpec, ...]] = {
     Service.API: (replica_inbox("{replica}"),),
-    Service.SCHEDULER: (SCHEDULER_WAKEUPS,),
+    Service.SCHEDULER: (SCHEDULER_WAKEUPS, SCHEDULER_FLOWS),
     Service.WORKER: (tickets("{tag}"), worker_inbox("{worker_run}")),
     Service.AUDIT: (AUDIT_EVENTS,),
 }

@@ -29,8 +29,8 @@ def test_a_name_may_not_come_twice() -> None:
 
 
 def test_a_part_stands_where_it_is_used() -> None:
-    queries = parse("-- part: theirs\nWHERE id = $1\n  AND mine\n\n-- name: a\nSELECT 1\n  -- use: theirs\nFOR UPDATE;\n")
-    assert dict(queries) == {"a": "SELECT 1\nWHERE id = $1\n  AND mine\nFOR UPDATE"}
+    queries = parse("-- part: theirs\nWHERE id = $1\n\n-- name: a\nSELECT 1\n  -- use: theirs\nFOR UPDATE;\n")
+    assert dict(queries) == {"a": "SELECT 1\nWHERE id = $1\nFOR UPDATE"}
 
 
 def test_a_part_that_is_not_there_is_named() -> None:

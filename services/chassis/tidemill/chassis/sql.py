@@ -41,7 +41,7 @@ class Queries(Mapping[str, str]):
 
 
 def parse(text: str) -> Queries:
-    """Return the statements of a `.sql` text by name; raises ValueError when a name comes twice or a part is not there."""
+    """Return a text's statements by name; raises ValueError for a name that is there twice or a part that is not."""
     found: dict[str, dict[str, str]] = {"name": {}, "part": {}}
     marks = list(_MARK.finditer(text))
     for mark, following in zip(marks, [*marks[1:], None], strict=True):

@@ -24,6 +24,13 @@ class JobScheduled(Message, frozen=True, kw_only=True):
     due_at: datetime
 
 
+class FlowReady(Message, frozen=True, kw_only=True):
+    """A flow may go on: it was asked for, a job of it has ended, or its time has come. Its rows say what is so."""
+
+    TYPE: ClassVar[str] = "flow.ready.v1"
+    flow_id: UUID
+
+
 class JobAnswered(Message, frozen=True, kw_only=True):
     """A job that a client of this api replica waits for has finished; its row holds the result."""
 

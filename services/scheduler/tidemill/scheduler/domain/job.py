@@ -4,7 +4,8 @@
         └───────▶ blocked
     queued ─────▶ running ──▶ success | failure
                   running ──▶ queued                    (lost lease, drain)
-                  running ◀─▶ suspended ──▶ failure     (flows: approval, sleep, children)
+                  running ──▶ suspended ──▶ queued      (workflows as code: tasks, approval, sleep)
+    queued ─────▶ suspended ──▶ success | failure | skipped   (flows: the scheduler walks their steps)
     queued ─────▶ skipped                               (guards)
     any unfinished state ──▶ canceled
 
@@ -32,9 +33,9 @@ class State(StrEnum):
 FOLLOWERS: Mapping[State, frozenset[State]] = {
     State.SCHEDULED: frozenset({State.QUEUED, State.BLOCKED, State.CANCELED}),
     State.BLOCKED: frozenset({State.QUEUED, State.SKIPPED, State.CANCELED}),
-    State.QUEUED: frozenset({State.RUNNING, State.SKIPPED, State.CANCELED}),
+    State.QUEUED: frozenset({State.RUNNING, State.SUSPENDED, State.SKIPPED, State.CANCELED}),
     State.RUNNING: frozenset({State.SUCCESS, State.FAILURE, State.QUEUED, State.SUSPENDED, State.CANCELED}),
-    State.SUSPENDED: frozenset({State.RUNNING, State.FAILURE, State.CANCELED}),
+    State.SUSPENDED: frozenset({State.QUEUED, State.SUCCESS, State.FAILURE, State.SKIPPED, State.CANCELED}),
     State.SUCCESS: frozenset(),
     State.FAILURE: frozenset(),
     State.CANCELED: frozenset(),
