@@ -59,6 +59,7 @@ CREATE TABLE queue.flow_step (
     state          text NOT NULL,
     attempt        smallint NOT NULL DEFAULT 0,
     job_id         uuid,
+    failed_job     uuid,
     outcome        text,
     ended_at       timestamptz,
     stopped        boolean,
@@ -76,6 +77,7 @@ CREATE TABLE queue.flow_step (
     needed         smallint,
     since          timestamptz,
     until          timestamptz,
+    conditions     json,
     PRIMARY KEY (flow_id, born, no),
     CHECK (state IN ('started', 'ended', 'waiting', 'success', 'failure'))
 ) PARTITION BY RANGE (born);

@@ -47,7 +47,7 @@ BEGIN
         'id', l.id, 'workspace_id', l.workspace_id, 'kind', j.kind, 'path', v_scope.path, 'flow_version', v_scope.hash,
         'body', CASE j.kind WHEN 'flownode' THEN j.entrypoint END,
         'scope_job', v_scope.id, 'root_job', coalesce(j.root_job, j.id), 'parent_job', j.parent_job, 'is_step', l.step_no IS NOT NULL,
-        'tag', v_scope.tag, 'priority', j.priority, 'timeout_s', j.timeout_s, 'created_by', j.created_by,
+        'tag', v_scope.tag, 'preprocess', j.entrypoint = 'preprocessor' AND j.kind <> 'flownode', 'priority', j.priority, 'timeout_s', j.timeout_s, 'created_by', j.created_by,
         'permissioned_as', j.permissioned_as, 'email', j.email, 'permissions', j.permissions, 'traceparent', j.traceparent,
         'args', CASE WHEN pg_column_size(v_scope.args) <= p_inline THEN v_scope.args END,
         'own_args', CASE j.kind WHEN 'flownode' THEN j.args END,
@@ -56,7 +56,7 @@ BEGIN
         'children_live', EXISTS (SELECT FROM queue.live_job c WHERE c.parent_job = l.id),
         'step', CASE WHEN v_step.flow_id IS NOT NULL THEN json_build_object(
             'no', v_step.no, 'module', v_step.module, 'state', v_step.state, 'attempt', v_step.attempt, 'job_id', v_step.job_id,
-            'failed_retries', coalesce(v_step.failed_retries, '{}'), 'total', v_step.total, 'started', v_step.started,
+            'failed_job', v_step.failed_job, 'conditions', v_step.conditions, 'failed_retries', coalesce(v_step.failed_retries, '{}'), 'total', v_step.total, 'started', v_step.started,
             'ended', v_step.ended, 'failed', v_step.failed, 'branch', v_step.branch, 'parallelism', v_step.parallelism,
             'skipped', v_step.skipped, 'stopped', coalesce(v_step.stopped, false), 'handled', coalesce(v_step.handled, false),
             'needed', v_step.needed, 'since', v_step.since, 'until', v_step.until) END,
@@ -102,20 +102,37 @@ BEGIN
         EXIT WHEN NOT FOUND;
         SELECT * INTO v_step FROM queue.flow_step s
         WHERE s.flow_id = v_flow AND s.born = v_job.born AND s.no >= 0 AND s.no < v_before
-          AND (p_module IS NULL OR s.module = p_module) AND s.state IN ('success', 'failure')
+          AND (p_module IS NULL OR s.module = p_module) AND s.state IN ('ended', 'success', 'failure')
         ORDER BY s.no DESC LIMIT 1;
         IF FOUND THEN
-            RETURN QUERY SELECT coalesce(v_step.result, queue.job_result(v_step.job_id), 'null'::json);
+            RETURN QUERY SELECT coalesce(v_step.result, queue.job_result(v_step.job_id), 'null');
             RETURN;
         END IF;
-        EXIT WHEN v_job.kind <> 'flownode' OR p_module IS NULL;
-        v_before := 32767;
+        EXIT WHEN v_job.kind <> 'flownode';
         -- Only what lies before the container that this body belongs to.
-        SELECT s.no INTO v_before FROM queue.flow_step s JOIN queue.job p ON p.id = v_job.parent_job AND p.born = queue.locate(p.id)
-        WHERE s.flow_id = p.id AND s.born = p.born AND s.module = v_job.step_id;
+        SELECT s.no INTO v_before FROM queue.flow_step s
+        WHERE s.flow_id = v_job.parent_job AND s.born = queue.locate(v_job.parent_job) AND s.module = v_job.step_id;
         v_flow := v_job.parent_job;
     END LOOP;
 END
+$$;
+
+-- The results of a step's children as one list, in the order of their index, each as it was stored.
+CREATE OR REPLACE FUNCTION queue.collected(p_flow uuid, p_born timestamptz, p_no smallint) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT '[' || coalesce(string_agg(coalesce(r.result::text, 'null'), ',' ORDER BY c.index), '') || ']'
+    FROM queue.flow_step s
+    JOIN queue.flow_child c ON c.flow_id = s.flow_id AND c.born = s.born AND c.no = s.no AND c.attempt = s.attempt
+    LEFT JOIN LATERAL (SELECT f.result FROM queue.finished_job f WHERE f.id = c.job_id AND f.born = queue.locate(c.job_id)) r ON true
+    WHERE s.flow_id = p_flow AND s.born = p_born AND s.no = p_no
+$$;
+
+-- The results of a step's children so far, as one list.
+CREATE OR REPLACE FUNCTION queue.child_results(p_flow uuid, p_no smallint) RETURNS json
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(
+        (SELECT s.result FROM queue.flow_step s WHERE s.flow_id = p_flow AND s.born = queue.locate(p_flow) AND s.no = p_no),
+        queue.collected(p_flow, queue.locate(p_flow), p_no)::json)
 $$;
 
 -- A job of a flow: what `queue.job_request` holds and besides it what its answer is, when no worker is to find it.
@@ -125,7 +142,7 @@ BEGIN
         CREATE TYPE queue.step_request AS (
             id uuid, kind text, path text, hash text, language text, code text, lock text, code_hash text, entrypoint text, tag text,
             priority smallint, envs text[], timeout_s integer, limit_key text, limit_ceiling integer, due_in_ms bigint, step_id text,
-            step_no smallint, step_index integer, step_attempt smallint, args json, args_of uuid, answered boolean, result json, result_of uuid);
+            step_no smallint, step_index integer, step_attempt smallint, args json, args_of uuid, answered boolean, outcome text, result json);
         CREATE TYPE queue.flow_end AS (
             outcome text, result json, result_job uuid, result_step smallint, stopped boolean, handled boolean);
     END IF;
@@ -173,15 +190,23 @@ BEGIN
     UPDATE queue.flow_child c SET state = t.state
     FROM json_populate_recordset(NULL::queue.flow_child, p_changes -> 'take') t
     WHERE c.flow_id = l.id AND c.born = l.born AND c.no = l.at_step AND c.attempt = t.attempt AND c.index = t.index AND c.state = 'ended';
+    -- Before the waiting place becomes a step that runs.
+    IF p_changes -> 'spend' IS NOT NULL THEN
+        UPDATE queue.flow_resume r SET spent_on = (p_changes ->> 'spend')::smallint
+        WHERE r.flow_id = l.id AND r.born = l.born AND r.spent_on IS NULL
+          AND (r.step_job IS NULL OR r.step_job = (SELECT s.job_id FROM queue.flow_step s
+               WHERE s.flow_id = l.id AND s.born = l.born AND s.no = (p_changes ->> 'spend')::smallint));
+    END IF;
     IF p_changes -> 'steps' IS NOT NULL THEN
-        INSERT INTO queue.flow_step AS s (flow_id, born, no, module, state, attempt, job_id, outcome, stopped, handled, failed_retries, total,
-                                          started, ended, failed, branch, parallelism, items, result, skipped, needed, since, until)
-        SELECT l.id, l.born, n.no, n.module, n.state, coalesce(n.attempt, 0), n.job_id, n.outcome, n.stopped, n.handled, n.failed_retries,
-               n.total, coalesce(n.started, 0), coalesce(n.ended, 0), coalesce(n.failed, 0), n.branch, n.parallelism, n.items, n.result,
-               n.skipped, n.needed, n.since, n.until
+        INSERT INTO queue.flow_step AS s (flow_id, born, no, module, state, attempt, job_id, failed_job, outcome, stopped, handled,
+                                          failed_retries, total, started, ended, failed, branch, parallelism, items, result, skipped,
+                                          needed, since, until, conditions)
+        SELECT l.id, l.born, n.no, n.module, n.state, coalesce(n.attempt, 0), n.job_id, n.failed_job, n.outcome, n.stopped, n.handled,
+               n.failed_retries, n.total, coalesce(n.started, 0), coalesce(n.ended, 0), coalesce(n.failed, 0), n.branch, n.parallelism,
+               n.items, n.result, n.skipped, n.needed, n.since, n.until, n.conditions
         FROM json_populate_recordset(NULL::queue.flow_step, p_changes -> 'steps') n
         ON CONFLICT (flow_id, born, no) DO UPDATE SET state = excluded.state, attempt = excluded.attempt, job_id = excluded.job_id,
-            outcome = excluded.outcome, stopped = excluded.stopped, handled = excluded.handled,
+            failed_job = excluded.failed_job, outcome = excluded.outcome, conditions = excluded.conditions, stopped = excluded.stopped, handled = excluded.handled,
             failed_retries = coalesce(excluded.failed_retries, s.failed_retries), total = excluded.total, started = excluded.started,
             ended = excluded.ended, failed = excluded.failed, branch = excluded.branch, parallelism = excluded.parallelism,
             items = coalesce(excluded.items, s.items), result = coalesce(excluded.result, s.result), skipped = excluded.skipped,
@@ -197,12 +222,6 @@ BEGIN
         END IF;
         UPDATE queue.flow_step s SET result = v_list::json WHERE s.flow_id = l.id AND s.born = l.born AND s.no = v_no;
     END LOOP;
-    IF p_changes -> 'spend' IS NOT NULL THEN
-        UPDATE queue.flow_resume r SET spent_on = (p_changes ->> 'spend')::smallint
-        WHERE r.flow_id = l.id AND r.born = l.born AND r.spent_on IS NULL
-          AND (r.step_job IS NULL OR r.step_job = (SELECT s.job_id FROM queue.flow_step s
-               WHERE s.flow_id = l.id AND s.born = l.born AND s.no = (p_changes ->> 'spend')::smallint));
-    END IF;
     IF p_changes ->> 'stop' IS NOT NULL THEN
         v_said := v_said || queue.cancel_below(l.id, NULL, p_changes ->> 'stop', false);
     END IF;
@@ -235,16 +254,6 @@ BEGIN
 EXCEPTION WHEN SQLSTATE 'TM010' THEN
     RETURN QUERY SELECT 'too_large', NULL::json;
 END
-$$;
-
--- The results of a step's children as one list, in the order of their index, each as it was stored.
-CREATE OR REPLACE FUNCTION queue.collected(p_flow uuid, p_born timestamptz, p_no smallint) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT '[' || coalesce(string_agg(coalesce(r.result::text, 'null'), ',' ORDER BY c.index), '') || ']'
-    FROM queue.flow_step s
-    JOIN queue.flow_child c ON c.flow_id = s.flow_id AND c.born = s.born AND c.no = s.no AND c.attempt = s.attempt
-    LEFT JOIN LATERAL (SELECT f.result FROM queue.finished_job f WHERE f.id = c.job_id AND f.born = queue.locate(c.job_id)) r ON true
-    WHERE s.flow_id = p_flow AND s.born = p_born AND s.no = p_no
 $$;
 
 -- Place the jobs of a flow's steps, by whom and with whose rights the flow was asked for. An answered one ends at once,
@@ -281,10 +290,11 @@ BEGIN
         v_job := queue.place_job(r, queue.born_of(n.id), coalesce(j.root_job, j.id), l.born, p_now, v_args);
         IF n.step_index IS NOT NULL THEN
             INSERT INTO queue.flow_child (flow_id, born, no, attempt, index, job_id, state)
-            VALUES (l.id, l.born, n.step_no, n.step_attempt, n.step_index, n.id, CASE WHEN n.answered THEN 'success' ELSE 'started' END);
+            VALUES (l.id, l.born, n.step_no, n.step_attempt, n.step_index, n.id, 
+                    CASE WHEN n.answered IS NOT TRUE THEN 'started' WHEN n.outcome = 'failure' THEN 'failure' ELSE 'success' END);
         END IF;
         IF n.answered THEN
-            PERFORM queue.answer_at_once(v_job, coalesce(n.result, queue.job_result(n.result_of), 'null'));
+            PERFORM queue.answer_at_once(v_job, coalesce(n.outcome, 'success'), coalesce(n.result, 'null'));
         ELSIF v_job.limit_key IS NOT NULL AND v_job.due_at <= p_now THEN
             v_late := v_late || v_job.id;
         ELSE
@@ -300,11 +310,11 @@ END
 $$;
 
 -- End a job that was just placed and that needs no worker; its flow knows.
-CREATE OR REPLACE FUNCTION queue.answer_at_once(p_job queue.live_job, p_result json) RETURNS void
+CREATE OR REPLACE FUNCTION queue.answer_at_once(p_job queue.live_job, p_outcome text, p_result json) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, claims)
-    VALUES (p_job.id, p_job.born, 'success', p_result, clock_timestamp(), clock_timestamp(), 0);
+    VALUES (p_job.id, p_job.born, p_outcome, p_result, clock_timestamp(), clock_timestamp(), 0);
     DELETE FROM queue.live_job WHERE id = p_job.id;
 END
 $$;
@@ -339,6 +349,7 @@ GRANT EXECUTE ON FUNCTION queue.load_flow(uuid, integer, integer) TO tidemill_sc
 GRANT EXECUTE ON FUNCTION queue.flow_code(uuid) TO tidemill_scheduler, tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.flow_args(uuid) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.job_result(uuid) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.child_results(uuid, smallint) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.step_result(uuid, smallint, text) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.advance_flow(uuid, integer, json, integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.wake_flows(interval, integer) TO tidemill_scheduler;

@@ -30,6 +30,7 @@ CALLS: Mapping[str, str] = {
     "queue.append_stream": "(:job, :key, 0, 'streamed', 8)",
     "queue.cancel_job": "('w', :job, 'ann', 'because', true, NULL)",
     "queue.cancel_jobs": "('w', ARRAY[:job]::uuid[], 'ann', 'because', true, NULL)",
+    "queue.child_results": "(:job, 1::smallint)",
     "queue.claim_job": "(ARRAY['python3'], :run, gen_random_uuid())",
     "queue.close_workspace": "('w', 'ann', 'because')",
     "queue.days_before": "(now() + interval '30 days')",

@@ -1,0 +1,118 @@
+"""How far a flow has come, and what has happened since that was written down."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from tidemill.shared.flow import Body, Flow, Module
+from tidemill.shared.script import JobKind, Outcome
+
+PREPROCESSOR_NO = -1
+FAILURE_NO = 32000
+"""The places of the two modules that stand apart."""
+
+
+class StepState(StrEnum):
+    """Where a step stands; `waiting` is the place before which approvals are awaited."""
+
+    STARTED = "started"
+    ENDED = "ended"
+    WAITING = "waiting"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step, as its row says: a plain one has a job, a loop or branchall counts children."""
+
+    no: int
+    module: str
+    state: StepState
+    attempt: int = 0
+    job_id: UUID | None = None
+    failed_job: UUID | None = None
+    """The first child that failed and was not to be passed over."""
+    failed_retries: Sequence[UUID] = ()
+    total: int | None = None
+    started: int = 0
+    ended: int = 0
+    failed: int = 0
+    branch: int | None = None
+    parallelism: int | None = None
+    skipped: bool | None = None
+    stopped: bool | None = None
+    handled: bool | None = None
+    needed: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    conditions: msgspec.Raw | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One job that walks through a flow or a body of it, and the step that it has come to."""
+
+    id: UUID
+    workspace_id: str
+    kind: JobKind
+    scope_job: UUID
+    """The innermost flow of its own: where the value is known and beyond which no results are seen."""
+    path: str | None = None
+    flow_version: str | None = None
+    body: str | None = None
+    own_args: msgspec.Raw | None = None
+    """Of a body: the iteration that it is."""
+    tag: str = ""
+    priority: int = 0
+    timeout_s: int | None = None
+    deadline_at: datetime | None = None
+    preprocess: bool = False
+    step: Step | None = None
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A job of the current step that has ended; its result is here if it is small."""
+
+    job_id: UUID
+    outcome: Outcome
+    index: int | None = None
+    result: msgspec.Raw | None = None
+    stopped: bool | None = None
+    """It ended early by a stop that concerns what is around it."""
+    handled: bool | None = None
+    """It failed and the failure module has run inside it."""
+
+
+class Resumed(msgspec.Struct, frozen=True, kw_only=True):
+    """What an approver has said."""
+
+    resume_id: int
+    approved: bool
+    value: msgspec.Raw
+    approver: str | None = None
+
+
+class Happened(msgspec.Struct, frozen=True, kw_only=True):
+    """What is new, and what the decision depends on besides."""
+
+    now: datetime
+    canceled: bool = False
+    children_live: bool = False
+    ended: Sequence[Ended] = ()
+    items: Sequence[msgspec.Raw] = ()
+    """The next values of a loop, from the first that was not started on."""
+    resumed: Sequence[Resumed] = ()
+    too_large: bool = False
+    """The list of the current step's results was refused by the database as too large."""
+    luck: float = 0.5
+    """A random number between 0 and 1, for pauses."""
+
+
+class Walk(msgspec.Struct, frozen=True):
+    """What one job walks through."""
+
+    flow: Flow
+    body: Body
+    modules: Sequence[Module]
