@@ -107,4 +107,44 @@ COMMENT ON TABLE platform.script IS 'Every version of every script, by the hash 
 COMMENT ON COLUMN platform.script.lock IS 'What exactly is installed for it; NULL as long as nobody has found that out.';
 COMMENT ON COLUMN platform.script.lock_job IS 'The job that was asked for the lock, where it was not clear at once.';
 
+-- A flow lives at its path, which may change; what it does stands in its versions.
+CREATE TABLE platform.flow (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    workspace_id text NOT NULL REFERENCES platform.workspace (id) ON DELETE CASCADE,
+    path         text NOT NULL,
+    version      bigint,
+    archived     boolean NOT NULL DEFAULT false,
+    deleted      boolean NOT NULL DEFAULT false
+);
+CREATE UNIQUE INDEX flow_at_path ON platform.flow (workspace_id, path) WHERE NOT deleted;
+COMMENT ON TABLE platform.flow IS 'Which version a path shows and runs; a deleted flow is kept for those of its jobs that go on.';
+COMMENT ON COLUMN platform.flow.version IS 'The newest; NULL only within the transaction that makes the flow.';
+
+-- Immutable: only the message ever changes, and locks are filled in once.
+CREATE TABLE platform.flow_version (
+    id                     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    flow_id                bigint NOT NULL REFERENCES platform.flow (id) ON DELETE CASCADE,
+    summary                text NOT NULL,
+    description            text NOT NULL,
+    value                  json NOT NULL,
+    schema                 json,
+    locks                  json,
+    lock_job               uuid,
+    tag                    text,
+    labels                 text[] NOT NULL DEFAULT '{}',
+    concurrent_limit       integer,
+    concurrency_key        text,
+    priority               smallint,
+    timeout_s              integer,
+    visible_to_runner_only boolean NOT NULL,
+    deployment_message     text,
+    created_by             text NOT NULL,
+    created_at             timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX flow_version_history ON platform.flow_version (flow_id, id DESC);
+COMMENT ON TABLE platform.flow_version IS 'Every version of every flow.';
+COMMENT ON COLUMN platform.flow_version.value IS 'OpenFlow, as it was sent.';
+COMMENT ON COLUMN platform.flow_version.locks IS 'What exactly is installed for its own code, by module; NULL as long as nobody has found that out.';
+COMMENT ON COLUMN platform.flow_version.lock_job IS 'The job that was asked for the locks, where there is something to find out.';
+
 RESET ROLE;
