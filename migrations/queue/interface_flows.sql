@@ -319,6 +319,13 @@ BEGIN
 END
 $$;
 
+-- How many jobs of a tag can run at once; of all tags for what the scheduler itself walks.
+CREATE OR REPLACE FUNCTION queue.slots_of(p_tag text) RETURNS integer
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(sum(w.slots), 0)::integer FROM queue.worker w
+    WHERE (p_tag = 'flow' OR p_tag = ANY (w.tags)) AND NOT w.draining AND w.beat_at > clock_timestamp() - interval '10 seconds'
+$$;
+
 -- Flows that have to be looked at: their time has come, or the end of a job of theirs was not heard although it was said.
 CREATE OR REPLACE FUNCTION queue.wake_flows(p_older_than interval, p_limit integer) RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -352,6 +359,7 @@ GRANT EXECUTE ON FUNCTION queue.job_result(uuid) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.child_results(uuid, smallint) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.step_result(uuid, smallint, text) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.advance_flow(uuid, integer, json, integer) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.slots_of(text) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.wake_flows(interval, integer) TO tidemill_scheduler;
 
 RESET ROLE;

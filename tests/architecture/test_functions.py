@@ -59,6 +59,7 @@ CALLS: Mapping[str, str] = {
     "queue.request_job": "(:request, '{}', NULL)",
     "queue.retire_worker": "(:run)",
     "queue.run_now": "('w', :job, NULL)",
+    "queue.slots_of": "('python3')",
     "queue.step_result": "(:job, 1::smallint, 'a')",
     "queue.tick": "('1 h', '4 s', '1 s', 10)",
     "queue.verify_job_token": "(:token)",

@@ -8,6 +8,7 @@ from tidemill.chassis.loops import Waker
 from tidemill.chassis.outbox import Outbox
 from tidemill.chassis.settings import ChassisSettings
 from tidemill.scheduler.settings import SchedulerSettings
+from tidemill.scheduler.walking.walks import Walks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +21,4 @@ class Context:
     broker: Broker
     outbox: Outbox
     tick: Waker
+    walks: Walks

@@ -14,3 +14,4 @@ class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True):
     retention: Annotated[timedelta, doc("finished jobs, their results and logs are kept for this long")] = timedelta(
         days=30
     )
+    job_result: Annotated[int, doc("list of a loop's results in KiB; a longer one fails the loop", ge=1)] = 16384

@@ -44,6 +44,10 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     """What is put over the flow's input: the iteration."""
 
 
+class Argument(Value, frozen=True, kw_only=True):
+    """The same for an argument: a reference to a variable or resource stays one, for the worker to resolve."""
+
+
 class Truth(Value, frozen=True, kw_only=True):
     """Whether it is true, as JavaScript sees it."""
 

@@ -241,7 +241,7 @@ def body_job(
     if len(modules) == 1 and is_simple(modules[0]):
         (only,) = modules
         new = msgspec.structs.replace(new, step_id=only.id)
-        return (yield from plain_job(decision.walk.flow, progress, only, new, seen))
+        return (yield from plain_job(decision.walk, progress, only, new, seen))
     what = "loop" if branch is None else "branch"
     return msgspec.structs.replace(
         new,

@@ -97,7 +97,8 @@ class Decision:
 
     def put(self, row: StepRow) -> None:
         """Write down a step as it is from now on."""
-        self.note(steps=[*self._changes.get("steps", ()), row])
+        steps = [each for each in self._changes.get("steps", ()) if each.no != row.no]
+        self.note(steps=[*steps, row])
 
     def again(self) -> None:
         """Come back at once: the next step is one of its own."""
@@ -185,7 +186,7 @@ class Decision:
                         else answered(new, EMPTY_LIST)
                     )
                 case _:
-                    new = yield from plain_job(self.walk.flow, self.progress, module, new, seen)
+                    new = yield from plain_job(self.walk, self.progress, module, new, seen)
         except Unanswered as wrong:
             new = failed_at_once(new, error(wrong.name, str(wrong), module.id))
         self.started(row, new)
@@ -248,7 +249,7 @@ class Decision:
                 new = yield from children.body_job(self, module, modules, new, seen, branch=step.branch)
             else:
                 new = msgspec.structs.replace(new, args_of=_job(step))
-                new = yield from plain_job(self.walk.flow, self.progress, module, new, seen)
+                new = yield from plain_job(self.walk, self.progress, module, new, seen)
         except Unanswered as wrong:
             new = failed_at_once(new, error(wrong.name, str(wrong), module.id))
         self.started(row, new)

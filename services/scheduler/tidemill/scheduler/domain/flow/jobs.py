@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from tidemill.scheduler.domain.flow.asks import Ask, FindFlow, FindScript, Known, Target, Truth, Unanswered, Value
+from tidemill.scheduler.domain.flow.asks import Argument, Ask, FindFlow, FindScript, Known, Target, Truth, Unanswered, Value
 from tidemill.scheduler.domain.flow.changes import Start
-from tidemill.scheduler.domain.flow.progress import Progress
+from tidemill.scheduler.domain.flow.progress import Progress, Walk
 from tidemill.shared.flow import (
     ByAgent,
     Flow,
@@ -41,6 +41,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     def value(self, source: str) -> Value:
         """Return the question for an expression's value."""
         return Value(source=source, before=self.before, names=self.names, own=self.own)
+
+    def argument(self, source: str) -> Argument:
+        """Return the question for an argument of a job."""
+        return Argument(source=source, before=self.before, names=self.names, own=self.own)
 
     def truth(self, source: str, **more: Known) -> Truth:
         """Return the question whether an expression is true."""
@@ -75,7 +79,10 @@ def inputs(step: str, transforms: Transforms, seen: Seen) -> Asking:
     """Return a step's arguments as one JSON object."""
     values: dict[str, msgspec.Raw] = {}
     for key, transform in transforms.items():
-        values[key] = yield from named(step, f"input {key}", transformed(transform, seen))
+        if isinstance(transform, JavaScript):
+            values[key] = yield from named(step, f"input {key}", ask(seen.argument(transform.expr)))
+        else:
+            values[key] = yield from named(step, f"input {key}", transformed(transform, seen))
     return msgspec.Raw(msgspec.json.encode(values))
 
 
@@ -105,7 +112,7 @@ def is_simple(module: Module) -> bool:
     )
 
 
-def plain_job(flow: Flow, progress: Progress, module: Module, new: Start, seen: Seen) -> Asking:
+def plain_job(walk: Walk, progress: Progress, module: Module, new: Start, seen: Seen) -> Asking:
     """Return `new` filled with what the module runs and its inputs, unless it takes those of another job."""
     value = module.value
     assert isinstance(value, Plain)
@@ -123,15 +130,16 @@ def plain_job(flow: Flow, progress: Progress, module: Module, new: Start, seen: 
             previous = yield seen.value("previous_result")
             return answered(new, previous)
         case RawScript():
+            lock = value.lock or walk.locks.get(module.id)
             return msgspec.structs.replace(
                 new,
                 kind=JobKind.FLOW_SCRIPT,
                 path=value.path or f"{progress.path or ''}/{module.id}".lstrip("/"),
                 language=value.language,
                 code=value.content,
-                lock=value.lock,
-                code_hash=_code_hash(value),
-                tag=_tag(flow, progress, value.tag, value.language),
+                lock=lock,
+                code_hash=_code_hash(value.content, lock),
+                tag=_tag(walk.flow, progress, value.tag, value.language),
                 timeout_s=_seconds(timeout),
                 limit_key=_limit_key(value, progress, module) if value.concurrent_limit else None,
                 limit_ceiling=value.concurrent_limit or None,
@@ -141,7 +149,7 @@ def plain_job(flow: Flow, progress: Progress, module: Module, new: Start, seen: 
             return _of_target(
                 msgspec.structs.replace(new, kind=JobKind.SCRIPT),
                 target,
-                _tag(flow, progress, value.tag_override or target.tag, target.language),
+                _tag(walk.flow, progress, value.tag_override or target.tag, target.language),
                 timeout,
                 f"{progress.workspace_id}/script/{target.path}",
             )
@@ -220,9 +228,9 @@ def _limit_key(value: RawScript, progress: Progress, module: Module) -> str:
     )
 
 
-def _code_hash(value: RawScript) -> str:
+def _code_hash(content: str, lock: str | None) -> str:
     digest = hashlib.sha256()
-    for part in (value.content, value.lock or ""):
+    for part in (content, lock or ""):
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(8) + encoded)
     return digest.hexdigest()

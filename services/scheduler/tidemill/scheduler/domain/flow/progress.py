@@ -1,13 +1,13 @@
 """How far a flow has come, and what has happened since that was written down."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 import msgspec
 
-from tidemill.shared.flow import Body, Flow, Module
+from tidemill.shared.flow import Flow, Module
 from tidemill.shared.script import JobKind, Outcome
 
 PREPROCESSOR_NO = -1
@@ -114,5 +114,6 @@ class Walk(msgspec.Struct, frozen=True):
     """What one job walks through."""
 
     flow: Flow
-    body: Body
     modules: Sequence[Module]
+    locks: Mapping[str, str] = {}
+    """Locks of the code inside the flow, by module, as far as they were found after it was saved."""
