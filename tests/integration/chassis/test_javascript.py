@@ -82,6 +82,16 @@ async def failure(javascript: JavaScript, source: str, scope: Values | None = No
         ("const x = await (async () => 3)();\nx + `;${\n'}'\n}`;", "3;}"),
         ("const re = /[;/)]\\//.test(';/'); (await 1) && re // ;", True),
         ('const q = \'a;b\' + "c;\\""; await q', 'a;bc;"'),
+        ("flow_input.a\n  .filter(x => x > 1) // numbers; only\n  .map(x => x)", [2]),
+        ("const x = 6;\n// a comment; with `ticks\nx / 2 / 3 // trailing; '", 1),
+        ("async function f() { return await 4 }\nawait f()", 4),
+        ("class A { n = 5 }\nnew A().n", 5),
+        ("let {a} = flow_input;\n({n: a.length})", {"n": 3}),
+        ("try { flow_input.x.y } catch (e) { null ?? 'none' }", "none"),
+        ("try { return await Promise.reject(1) } catch (e) { return e }", 1),
+        ("const t = `a${[1, 2].map(n => `${n};\n`).join('')}b`\nawait t", "a1;\n2;\nb"),
+        ("let y = await 2\n;[1].concat(y)", [1, 2]),
+        ("const o = { return: 1 }; await o.return", 1),
         ("new Promise(done => done([1]))", [1]),
         ("undefined", None),
         ("", None),
@@ -122,6 +132,8 @@ async def test_an_expression_without_a_value_says_why(javascript: JavaScript, so
     [
         ("1 +* 2", "SyntaxError: unexpected token in expression: '*' (line 1, column 4)"),
         ("let a = 1;\na +* 2", "SyntaxError: unexpected token in expression: '*' (line 2, column 4)"),
+        ("await 1; if (1) { 2 }", "SyntaxError: it has no value: let it end with an expression, or return one"),
+        ("let a = await 1", "SyntaxError: it has no value: let it end with an expression, or return one"),
         ("1) + (2", "SyntaxError: expecting ';' (line 1, column 2)"),
         ("1}); while (true); (() => {", "SyntaxError: a bracket closes what it did not open"),
         ("await 1; }); (async () => { return 1", "SyntaxError: a bracket closes what it did not open"),
@@ -137,7 +149,7 @@ async def test_what_cannot_be_read_is_refused_before_and_at_the_run(
 
 
 async def test_checking_executes_nothing(javascript: JavaScript) -> None:
-    assert await javascript.check("while (true) { await variable('x') }") is None
+    assert await javascript.check("while (true) { await variable('x') } 1") is None
     assert await javascript.check("while (true);") is None
 
 
@@ -233,7 +245,7 @@ async def test_nothing_of_one_evaluation_is_seen_by_the_next() -> None:
 
 GREEDY = {
     "endless loop": "while (true);",
-    "endless loop behind an await": "await 1; for (;;) { try { while (true); } catch {} finally { continue } }",
+    "endless loop behind an await": "await 1; for (;;) { try { while (true); } catch {} finally { continue } } 1",
     "endless microtasks": "const again = () => { Promise.resolve().then(again) }; again(); await new Promise(() => {})",
     "catastrophic regular expression": "/^(a+)+$/.test('a'.repeat(60) + 'b')",
     "sort that compares for ever": "Array.from({length: 1e6}, Math.random).sort(() => { while (true); })",
@@ -352,6 +364,15 @@ async def test_closing_ends_all_processes() -> None:
         await endless
     with pytest.raises(JavaScriptUnavailable):
         await javascript.evaluate("1", KNOWN, Values())
+
+
+async def test_a_host_that_cannot_start_a_process_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(JavaScriptUnavailable, match="ended at its start: exit code 1"):
+        await JavaScript(PATIENT).__aenter__()
+    monkeypatch.setattr(sys, "executable", "/bin/nothing")
+    with pytest.raises(JavaScriptUnavailable, match="can't be started"):
+        await JavaScript(PATIENT).__aenter__()
 
 
 async def test_the_processes_die_with_whoever_started_them() -> None:

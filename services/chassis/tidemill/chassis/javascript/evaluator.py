@@ -31,6 +31,7 @@ _ENVIRONMENT = {"TZ": "UTC0"}
 _LENGTHS = struct.Struct("!II")
 _LARGE = 1 << 15  # a known value beyond this is sent only when the expression touches it
 _LONGEST_HEAD = 1 << 20
+_READ_AHEAD = 1 << 20
 _CLOSE_TIMEOUT = timedelta(seconds=5)
 _OUT_OF_MEMORY = 77  # the exit code, as in inside/main.py
 _LAST_WORDS = 4000
@@ -143,7 +144,7 @@ class Evaluator:
         ours, theirs = socket.socketpair()
         arguments = ["-I", "-S", "-X", "utf8", "-c", _BOOTSTRAP, _FOLDER, str(Path(engine.origin).parent)]
         with theirs:
-            self._reader, self._writer = await asyncio.open_connection(sock=ours)
+            self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=_READ_AHEAD)
             try:
                 self._process = subprocess.Popen(  # noqa: ASYNC220 (a vfork: one or two milliseconds, once)
                     [sys.executable, *arguments],
@@ -279,7 +280,10 @@ class Evaluator:
 
     async def _death(self) -> Exception:
         """Return what the end of the process means."""
-        code = await asyncio.to_thread(self._process.wait, _CLOSE_TIMEOUT.total_seconds())
+        try:
+            code = await asyncio.to_thread(self._process.wait, _CLOSE_TIMEOUT.total_seconds())
+        except subprocess.TimeoutExpired:
+            return Died("the process hung up and stays")
         match code:
             case _ if code == -signal.SIGPROF:
                 return Exceeded(_over_time(self._settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
@@ -31,7 +32,7 @@ class JavaScript:
     def __init__(self, settings: JavaScriptSettings) -> None:
         self._settings = settings
         self._places = asyncio.Semaphore(settings.processes)
-        self._idle: list[Evaluator] = []
+        self._idle: deque[Evaluator] = deque()  # the one that has rested longest is next: it is prepared
         self._all: set[Evaluator] = set()
         self._replacing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -111,7 +112,7 @@ class JavaScript:
     async def _take(self) -> Evaluator:
         """Return an idle process that still stands, or a new one."""
         while self._idle:
-            evaluator = self._idle.pop()
+            evaluator = self._idle.popleft()
             if evaluator.alive and not self._closed:
                 return evaluator
             await self._end(evaluator)

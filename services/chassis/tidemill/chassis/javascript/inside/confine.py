@@ -1,6 +1,7 @@
 """How the process gives up everything that evaluating does not need, before it sees the first expression.
 
-    ordinary user ─▶ dies with its parent ─▶ no new privileges ─▶ not dumpable ─▶ limits ─▶ filter of system calls
+    ordinary user, no capabilities ─▶ dies with its parent ─▶ no new privileges, not dumpable ─▶ limits
+    ─▶ filter of system calls
 
 What is imported or opened later fails; so everything is loaded before.
 """
@@ -20,6 +21,7 @@ NOBODY = 65534
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def confine(parent: int, memory: int) -> tuple[str, ...]:
@@ -36,6 +38,7 @@ def confine(parent: int, memory: int) -> tuple[str, ...]:
             os.setresuid(NOBODY, NOBODY, NOBODY)
         except OSError:
             missing.append("ordinary user")
+    libc.capset(ctypes.byref((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)), ctypes.byref((ctypes.c_uint32 * 6)()))
     # After the change of user, which would undo it; a parent that died in between is noticed by its number.
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

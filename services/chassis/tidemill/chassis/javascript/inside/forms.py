@@ -45,6 +45,15 @@ class Boundary(NamedTuple):
     sure: bool
 
 
+class Outline(NamedTuple):
+    """What the reader of tokens saw."""
+
+    end: int  # of the code, without semicolons and comments
+    boundaries: list[Boundary]
+    balanced: bool  # all brackets are closed, and by their own kind
+    returns: bool
+
+
 _NEVER = "throw 0;\n"  # stands in front of all that is only parsed
 _OPENED = {"(": ")", "[": "]", "{": "}"}
 _CONTINUES = frozenset("([+-*/%`.,?:=<>&|^")  # after a line's end these go on with what was before
@@ -73,19 +82,21 @@ def form_of(source: str, fresh: Callable[[], Any]) -> Form:
         return parses(_expression(code)) and parses(f"(async () => [\n{code}\n])")
 
     parser = fresh()
-    end, boundaries, balanced = _read(source)
-    if is_expression(code := source[:end]):
+    outline = _read(source)
+    if is_expression(code := source[: outline.end]):
         return Form(_expression(code), called=True)
-    if balanced and (form := _split(code, boundaries, parses, is_expression)) is not None:
+    if outline.balanced and (form := _split(code, outline.boundaries, parses, is_expression)) is not None:
         return form
     as_expression, as_statements = _complaint(parser, _expression(code)), _complaint(parser, _statements(source))
     # What a script declares stays with its context, so this one is the last question.
     if parses(source):
         return Form(source, called=False)
     if as_statements is None:
-        if balanced:
-            return Form(_statements(source), called=True)
-        raise Unreadable("SyntaxError: a bracket closes what it did not open")
+        if not outline.balanced:
+            raise Unreadable("SyntaxError: a bracket closes what it did not open")
+        if not outline.returns:
+            raise Unreadable("SyntaxError: it has no value: let it end with an expression, or return one")
+        return Form(_statements(source), called=True)
     # The complaint about the place that was reached last: the other misunderstood what comes before.
     line, column, message = max(as_statements, as_expression or as_statements)
     raise Unreadable(f"{message} (line {line}, column {column})" if line > 0 else message)
@@ -126,11 +137,11 @@ def _statements(code: str) -> str:
     return f"(async () => {{\n{code}\n}})"
 
 
-def _read(source: str) -> tuple[int, list[Boundary], bool]:
-    """Return where the code ends, what may lie between statements, and whether all brackets are closed."""
+def _read(source: str) -> Outline:
+    """Return the outline of the code, which need not be right."""
     boundaries: list[Boundary] = []
     open_: list[str] = []
-    end, balanced, waiting = 0, True, False
+    end, balanced, waiting, returns = 0, True, False, False
     for kind, text, start, stop in _tokens(source):
         if kind == "line":
             waiting = True
@@ -144,12 +155,14 @@ def _read(source: str) -> tuple[int, list[Boundary], bool]:
             boundaries.append(Boundary(stop, sure=True))
             continue
         end = stop
+        returns = returns or text == "return"
         if text in _OPENED:
             open_.append(_OPENED[text])
         elif text in {")", "]", "}"}:
             balanced = balanced and bool(open_) and open_.pop() == text
             waiting = text == "}" and not open_
-    return end, [each for each in boundaries if each.position < end], balanced and not open_
+    boundaries = [each for each in boundaries if each.position < end]
+    return Outline(end, boundaries, balanced and not open_, returns)
 
 
 def _tokens(source: str) -> Iterator[tuple[str, str, int, int]]:

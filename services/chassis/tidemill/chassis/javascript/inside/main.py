@@ -40,12 +40,14 @@ def main() -> None:
         plan, _ = frames.receive()
         evaluator = Evaluator(plan)
         evaluator.evaluate({"do": "evaluate", "known": [], "large": []}, "1")  # what is loaded late is loaded now
+        evaluator.prepare()
         frames.send({"missing": confine(plan["parent"], plan["memory"] * _OVERHEAD)})
         while True:
             head, text = frames.receive()
             signal.setitimer(signal.ITIMER_PROF, plan["seconds"])
             end, answer = evaluator.answer(head, text)
             frames.send({"end": end}, answer)
+            evaluator.prepare()
             signal.setitimer(signal.ITIMER_PROF, 0)
     except (EOFError, OSError):
         os._exit(0)
@@ -60,6 +62,19 @@ class Evaluator:
         self._plan = plan
         self._form = partial(form_of, fresh=self._fresh)
         self._remembered = lru_cache(_REMEMBERED)(self._form)
+        self._prepared: tuple[Any, Any] | None = None
+
+    def prepare(self) -> None:
+        """Make the context of the next expression before that comes: it takes longer than most expressions."""
+        if self._prepared is None:
+            context = self._fresh()
+            context.add_callable("ask", _ask)
+            part = context.eval(_PRELUDE)
+            for name in self._plan["objects"]:
+                part("object", name)
+            for name in self._plan["functions"]:
+                part("callable", name)
+            self._prepared = context, part
 
     def answer(self, head: dict[str, Any], text: bytes) -> tuple[str, bytes]:
         """Return how it ended, and with what."""
@@ -75,14 +90,10 @@ class Evaluator:
     def evaluate(self, head: dict[str, Any], source: str, values: bytes = b"") -> tuple[str, bytes]:
         """Run it in a new context and return how it ended, and with what."""
         form: Form = (self._remembered if len(source) < _SHORT else self._form)(source)
-        context = self._fresh()
-        context.add_callable("ask", _ask)
+        self.prepare()
+        assert self._prepared is not None
+        (context, part), self._prepared = self._prepared, None
         try:
-            part = context.eval(_PRELUDE)
-            for name in self._plan["objects"]:
-                part("object", name)
-            for name in self._plan["functions"]:
-                part("callable", name)
             start = 0
             for name, length in head["known"]:
                 part("know", name, values[start : start + length].decode())
