@@ -47,7 +47,7 @@ BEGIN
         'id', l.id, 'workspace_id', l.workspace_id, 'kind', j.kind, 'path', v_scope.path, 'flow_version', v_scope.hash,
         'body', CASE j.kind WHEN 'flownode' THEN j.entrypoint END,
         'scope_job', v_scope.id, 'root_job', coalesce(j.root_job, j.id), 'parent_job', j.parent_job, 'is_step', l.step_no IS NOT NULL,
-        'tag', v_scope.tag, 'preprocess', j.entrypoint = 'preprocessor' AND j.kind <> 'flownode', 'priority', j.priority, 'timeout_s', j.timeout_s, 'created_by', j.created_by,
+        'tag', v_scope.tag, 'preprocess', coalesce(j.entrypoint, '') = 'preprocessor' AND j.kind <> 'flownode', 'priority', j.priority, 'timeout_s', j.timeout_s, 'created_by', j.created_by,
         'permissioned_as', j.permissioned_as, 'email', j.email, 'permissions', j.permissions, 'traceparent', j.traceparent,
         'args', CASE WHEN pg_column_size(v_scope.args) <= p_inline THEN v_scope.args END,
         'own_args', CASE j.kind WHEN 'flownode' THEN j.args END,
@@ -278,8 +278,9 @@ BEGIN
             ON CONFLICT (hash) DO UPDATE SET last_used = excluded.last_used WHERE c.last_used < excluded.last_used;
         END IF;
         r := NULL;
-        r.id := n.id; r.workspace_id := j.workspace_id; r.kind := n.kind; r.path := n.path; r.hash := n.hash; r.language := n.language;
-        r.code_hash := n.code_hash; r.entrypoint := n.entrypoint; r.tag := n.tag; r.priority := n.priority; r.envs := n.envs;
+        r.id := n.id; r.workspace_id := j.workspace_id; r.kind := n.kind; r.path := n.path; r.hash := n.hash;
+        r.language := coalesce(n.language, '');
+        r.code_hash := n.code_hash; r.entrypoint := n.entrypoint; r.tag := coalesce(n.tag, 'flow'); r.priority := n.priority; r.envs := n.envs;
         r.timeout_s := n.timeout_s; r.limit_key := n.limit_key; r.limit_ceiling := n.limit_ceiling; r.due_in_ms := n.due_in_ms;
         r.parent_job := j.id; r.scope_job := CASE n.kind WHEN 'flow' THEN NULL ELSE coalesce(j.scope_job, j.id) END; r.step_id := n.step_id;
         r.visible_to_owner := j.visible_to_owner; r.created_by := j.created_by; r.permissioned_as := j.permissioned_as;
@@ -290,7 +291,7 @@ BEGIN
         v_job := queue.place_job(r, queue.born_of(n.id), coalesce(j.root_job, j.id), l.born, p_now, v_args);
         IF n.step_index IS NOT NULL THEN
             INSERT INTO queue.flow_child (flow_id, born, no, attempt, index, job_id, state)
-            VALUES (l.id, l.born, n.step_no, n.step_attempt, n.step_index, n.id, 
+            VALUES (l.id, l.born, n.step_no, coalesce(n.step_attempt, 0), n.step_index, n.id, 
                     CASE WHEN n.answered IS NOT TRUE THEN 'started' WHEN n.outcome = 'failure' THEN 'failure' ELSE 'success' END);
         END IF;
         IF n.answered THEN

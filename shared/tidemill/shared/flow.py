@@ -82,7 +82,7 @@ class Stop(msgspec.Struct, frozen=True):
 class Form(msgspec.Struct, frozen=True):
     """What an approver is asked for."""
 
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Suspend(msgspec.Struct, frozen=True):
@@ -102,7 +102,7 @@ class Mock(msgspec.Struct, frozen=True):
     """A value that stands for what the step would answer."""
 
     enabled: bool | None = None
-    return_value: msgspec.Raw | None = None
+    return_value: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class RawScript(msgspec.Struct, frozen=True, tag_field="type", tag="rawscript"):
@@ -221,7 +221,7 @@ class Module(msgspec.Struct, frozen=True):
     priority: int | None = None
     continue_on_error: bool | None = None
     retry: Retry | None = None
-    debouncing: msgspec.Raw | None = None
+    debouncing: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Flow(msgspec.Struct, frozen=True):

@@ -9,8 +9,8 @@ from tidemill.chassis.loops import Waker, run
 from tidemill.chassis.service import Frame, ServiceSpec, background
 from tidemill.scheduler.clockwork import CLOCKWORK
 from tidemill.scheduler.context import Context
-from tidemill.scheduler.handlers import flow_handlers, handlers
 from tidemill.scheduler.expressions import JAVASCRIPT, Expressions
+from tidemill.scheduler.handlers import flow_handlers, handlers
 from tidemill.scheduler.settings import SchedulerSettings
 from tidemill.scheduler.walking.walks import Walks
 from tidemill.shared.catalog import SCHEDULER_FLOWS, SCHEDULER_WAKEUPS, Service

@@ -10,7 +10,7 @@ from tidemill.chassis.database import Database
 from tidemill.chassis.sql import load as load_queries
 from tidemill.scheduler.domain.flow.asks import Target
 from tidemill.scheduler.domain.flow.changes import Changes
-from tidemill.scheduler.domain.flow.progress import Happened, Progress
+from tidemill.scheduler.domain.flow.progress import NULL, Happened, Progress
 
 QUERIES = load_queries(__package__, "flows.sql")
 
@@ -28,7 +28,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     permissions: dict[str, Any]
     reply_to: str | None = None
     traceparent: str | None = None
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = NULL
+    """Those of the flow around it; null when they are large."""
 
 
 class Loaded(msgspec.Struct, frozen=True):

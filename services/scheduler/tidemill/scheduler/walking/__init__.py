@@ -1,1 +1,1 @@
-"""How flows are walked: what a decision needs is found, its questions are answered, and what follows is written down."""
+"""How flows are walked: what decisions need is found, their questions are answered, what follows is written down."""

@@ -21,7 +21,7 @@ from tidemill.scheduler.domain.flow.asks import (
     Unanswered,
     Value,
 )
-from tidemill.scheduler.domain.flow.progress import Walk
+from tidemill.scheduler.domain.flow.progress import NULL, Walk
 from tidemill.scheduler.expressions import Expressions
 from tidemill.scheduler.store import flows
 from tidemill.scheduler.store.flows import Loaded
@@ -90,9 +90,9 @@ class Answers:
     async def _flow_input(self) -> Mapping[str, msgspec.Raw]:
         if self._input is None:
             progress, args = self._loaded.progress, self._loaded.standing.args
-            if args is None:
+            if args == NULL:
                 args = await flows.args(self._database, progress.scope_job)
-            own = {} if progress.own_args is None else _objects.decode(progress.own_args)
+            own = {} if progress.own_args == NULL else _objects.decode(progress.own_args)
             self._input = {**_objects.decode(args), **own}
         return self._input
 
@@ -113,7 +113,7 @@ class Answers:
     def _fresh(self) -> tuple[int, str, msgspec.Raw] | None:
         """Return place, name and result of the plain step that has just ended, if its result came with it."""
         step, ended = self._loaded.progress.step, self._loaded.happened.ended
-        if step is None or len(ended) != 1 or ended[0].index is not None or ended[0].result is None:
+        if step is None or len(ended) != 1 or ended[0].index is not None or ended[0].result == NULL:
             return None
         return step.no, step.module, ended[0].result
 

@@ -1,4 +1,4 @@
-"""One turn of a flow after the other: read, decide, write down, publish; again while there is something to do at once."""
+"""One turn of a flow after the other: read, decide, write down, publish; again while something can be done at once."""
 
 import logging
 from collections.abc import Generator
@@ -22,6 +22,7 @@ from tidemill.scheduler.store import flows
 from tidemill.scheduler.store.flows import HEARD_AT_ONCE, Answer, Loaded
 from tidemill.scheduler.walking.answers import Answers
 from tidemill.scheduler.walking.definitions import Definitions
+from tidemill.shared.ids import new_job_id
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress as Told
 from tidemill.shared.script import Outcome
@@ -81,16 +82,14 @@ class Walks:
         return changes.end is None and (due or len(loaded.happened.ended) >= HEARD_AT_ONCE)
 
     async def _advance(self, loaded: Loaded, changes: Changes) -> tuple[Answer, str | None]:
-        return await flows.advance(
-            self._database, loaded.progress.id, loaded.standing.version, changes, self._longest
-        )
+        return await flows.advance(self._database, loaded.progress.id, loaded.standing.version, changes, self._longest)
 
     async def _decided(self, loaded: Loaded) -> Changes:
         happened = msgspec.structs.replace(loaded.happened, luck=_LUCK.random())
         try:
             walk = await self._definitions.walk(loaded.progress)
             answers = Answers(self._database, self._expressions, walk, loaded)
-            return await answered(next_steps(walk, loaded.progress, happened), answers)
+            return await answered(next_steps(walk, loaded.progress, happened, new_job_id), answers)
         except (DatabaseUnavailable, JavaScriptUnavailable):
             raise
         except Exception as wrong:
@@ -98,7 +97,9 @@ class Walks:
             log.exception("flow can't go on", extra={"job_id": str(loaded.progress.id)})
             if happened.children_live:
                 return Changes(stop="the flow around it can't go on")
-            return Changes(end=End(outcome=Outcome.FAILURE, result=error("FlowError", f"the flow can't go on: {wrong}")))
+            return Changes(
+                end=End(outcome=Outcome.FAILURE, result=error("FlowError", f"the flow can't go on: {wrong}"))
+            )
 
     def _tell(self, loaded: Loaded, changes: Changes) -> None:
         flow_id = loaded.progress.id

@@ -8,7 +8,7 @@ import msgspec
 from tidemill.scheduler.domain.flow.asks import Known, Unanswered
 from tidemill.scheduler.domain.flow.changes import StepRow
 from tidemill.scheduler.domain.flow.jobs import Asking, Seen, error, failed_at_once, named, transformed
-from tidemill.scheduler.domain.flow.progress import Step, StepState
+from tidemill.scheduler.domain.flow.progress import NULL, Step, StepState
 from tidemill.shared.flow import Module, Suspend
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user_groups_required: list[str] = []
     self_approval_disabled: bool = False
     hide_cancel: bool = False
-    resume_form: msgspec.Raw | None = None
+    resume_form: msgspec.Raw = NULL
 
 
 def needed(suspend: Suspend) -> int:
@@ -118,5 +118,5 @@ def _conditions(module: Module, suspend: Suspend, seen: Seen) -> Asking:
         user_groups_required=groups,
         self_approval_disabled=bool(suspend.self_approval_disabled),
         hide_cancel=bool(suspend.hide_cancel),
-        resume_form=None if suspend.resume_form is None else suspend.resume_form.schema,
+        resume_form=NULL if suspend.resume_form is None else suspend.resume_form.schema,
     )

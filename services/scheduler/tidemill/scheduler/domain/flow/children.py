@@ -26,6 +26,7 @@ from tidemill.scheduler.domain.flow.jobs import (
     named,
     number,
     plain_job,
+    result_of,
     transformed,
 )
 from tidemill.scheduler.domain.flow.progress import Ended, Step, StepState
@@ -187,14 +188,13 @@ def _stops(module: Module, row: StepRow, child: Ended, seen: Seen) -> Asking:
     """Return whether a loop's own rule ends it after this iteration."""
     if module.stop_after_if is None or not isinstance(module.value, ForLoop | WhileLoop):
         return False
-    result = child.result if child.result is not None else ResultOf(child.job_id)
     own = {"iter": _iteration(child.index or 0, None)}
     seen = msgspec.structs.replace(seen, own=own)
     return (
         yield from named(
             module.id,
             "stop_after_if",
-            ask(seen.truth(module.stop_after_if.expr, result=result, all_iters=ListOf(row.no))),
+            ask(seen.truth(module.stop_after_if.expr, result=result_of(child), all_iters=ListOf(row.no))),
         )
     )
 

@@ -11,7 +11,7 @@ function; so a decision is always about one flat list of modules. What it needs 
 questions and returns the changes. One decision moves one step; where more can be done at once it asks to be woken.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -33,12 +33,12 @@ from tidemill.scheduler.domain.flow.jobs import (
     named,
     number,
     plain_job,
+    result_of,
     with_step,
 )
 from tidemill.scheduler.domain.flow.progress import (
     FAILURE_NO,
     PREPROCESSOR_NO,
-    Ended,
     Happened,
     Progress,
     Step,
@@ -46,19 +46,23 @@ from tidemill.scheduler.domain.flow.progress import (
     Walk,
 )
 from tidemill.shared.flow import BranchAll, BranchOne, ForLoop, Module, Retry, Stop, WhileLoop
-from tidemill.shared.ids import new_job_id
 from tidemill.shared.script import JobKind, Outcome
 
 _STOPPED = "the flow was stopped early"
 
 
-def next_steps(walk: Walk, progress: Progress, happened: Happened) -> Generator[Ask, Any, Changes]:
-    """Return what follows for a flow from what has happened; nothing when that is nothing new."""
+def next_steps(
+    walk: Walk, progress: Progress, happened: Happened, mint: Callable[[], UUID]
+) -> Generator[Ask, Any, Changes]:
+    """Return what follows for a flow from what has happened; nothing when that is nothing new.
+
+    `mint` makes the ids of new jobs.
+    """
     if happened.canceled:
         return Changes() if happened.children_live else Changes(end=End(outcome=Outcome.CANCELED))
     if progress.deadline_at is not None and happened.now >= progress.deadline_at:
         return _too_late(progress, happened)
-    decision = Decision(walk, progress, happened)
+    decision = Decision(walk, progress, happened, mint)
     yield from decision.decide()
     return decision.changes()
 
@@ -73,12 +77,13 @@ def _too_late(progress: Progress, happened: Happened) -> Changes:
 class Decision:
     """One decision while it is made."""
 
-    def __init__(self, walk: Walk, progress: Progress, happened: Happened) -> None:
+    def __init__(self, walk: Walk, progress: Progress, happened: Happened, mint: Callable[[], UUID]) -> None:
         self.walk = walk
         self.progress = progress
         self.happened = happened
+        self._mint = mint
         self.own: Mapping[str, msgspec.Raw] = (
-            {} if progress.own_args is None else msgspec.json.decode(progress.own_args, type=dict[str, msgspec.Raw])
+            msgspec.json.decode(progress.own_args, type=dict[str, msgspec.Raw] | None) or {}
         )
         """What this body is one of: its iteration, and the one around that."""
         self._changes: dict[str, Any] = {}
@@ -173,7 +178,7 @@ class Decision:
                     new = answered(new, (yield seen.value("previous_result")))
                     row = msgspec.structs.replace(row, skipped=True)
                 case _ if module.mock is not None and module.mock.enabled:
-                    new = answered(new, module.mock.return_value or msgspec.Raw(b"null"))
+                    new = answered(new, module.mock.return_value)
                 case ForLoop() | WhileLoop() | BranchAll():
                     yield from children.begin(self, row, module, seen, pause)
                     return
@@ -207,7 +212,7 @@ class Decision:
     ) -> Start:
         """Return a job of a step that does not know yet what it runs."""
         return Start(
-            id=new_job_id(),
+            id=self._mint(),
             kind=JobKind.IDENTITY,
             step_id=module.id,
             step_no=no,
@@ -392,11 +397,6 @@ class Decision:
 
     def _result_of(self, step: Step) -> Known:
         return ListOf(step.no) if step.job_id is None else ResultOf(step.job_id)
-
-
-def result_of(ended: Ended) -> Known:
-    """Return a job's result, or what stands for it."""
-    return ended.result if ended.result is not None else ResultOf(ended.job_id)
 
 
 def row_of(step: Step, state: StepState) -> StepRow:

@@ -6,9 +6,20 @@ from typing import Any
 
 import msgspec
 
-from tidemill.scheduler.domain.flow.asks import Argument, Ask, FindFlow, FindScript, Known, Target, Truth, Unanswered, Value
+from tidemill.scheduler.domain.flow.asks import (
+    Argument,
+    Ask,
+    FindFlow,
+    FindScript,
+    Known,
+    ResultOf,
+    Target,
+    Truth,
+    Unanswered,
+    Value,
+)
 from tidemill.scheduler.domain.flow.changes import Start
-from tidemill.scheduler.domain.flow.progress import Progress, Walk
+from tidemill.scheduler.domain.flow.progress import NULL, Ended, Progress, Walk
 from tidemill.shared.flow import (
     ByAgent,
     Flow,
@@ -25,7 +36,6 @@ from tidemill.shared.flow import (
 )
 from tidemill.shared.script import FLOW_TAG, JobKind, Outcome
 
-NULL = msgspec.Raw(b"null")
 EMPTY_LIST = msgspec.Raw(b"[]")
 
 Asking = Generator[Ask, Any, Any]
@@ -123,7 +133,7 @@ def plain_job(walk: Walk, progress: Progress, module: Module, new: Start, seen: 
         else (yield from inputs(module.id, value.input_transforms, seen))
     )
     new = msgspec.structs.replace(
-        new, args=msgspec.Raw(b"{}") if args is NULL else args, priority=module.priority or progress.priority or None
+        new, args=msgspec.Raw(b"{}") if args == NULL else args, priority=module.priority or progress.priority or None
     )
     match value:
         case Identity():
@@ -197,6 +207,11 @@ def with_step(result: msgspec.Raw, step: str) -> msgspec.Raw:
         return result
     what["step_id"] = msgspec.Raw(msgspec.json.encode(step))
     return msgspec.Raw(msgspec.json.encode({**found, "error": what}))
+
+
+def result_of(ended: Ended) -> Known:
+    """Return a job's result, or what stands for it."""
+    return ended.result if ended.result != NULL else ResultOf(ended.job_id)
 
 
 def _of_target(new: Start, target: Target, tag: str, timeout: float | None, limit_key: str) -> Start:

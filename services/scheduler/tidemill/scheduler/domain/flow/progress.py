@@ -10,6 +10,7 @@ import msgspec
 from tidemill.shared.flow import Flow, Module
 from tidemill.shared.script import JobKind, Outcome
 
+NULL = msgspec.Raw(b"null")
 PREPROCESSOR_NO = -1
 FAILURE_NO = 32000
 """The places of the two modules that stand apart."""
@@ -48,7 +49,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     needed: int | None = None
     since: datetime | None = None
     until: datetime | None = None
-    conditions: msgspec.Raw | None = None
+    conditions: msgspec.Raw = NULL
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None = None
     flow_version: str | None = None
     body: str | None = None
-    own_args: msgspec.Raw | None = None
+    own_args: msgspec.Raw = NULL
     """Of a body: the iteration that it is."""
     tag: str = ""
     priority: int = 0
@@ -73,12 +74,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """A job of the current step that has ended; its result is here if it is small."""
+    """A job of the current step that has ended; its result is null here if it is large, or if it is null."""
 
     job_id: UUID
     outcome: Outcome
     index: int | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = NULL
     stopped: bool | None = None
     """It ended early by a stop that concerns what is around it."""
     handled: bool | None = None
