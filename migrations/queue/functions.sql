@@ -192,7 +192,9 @@ $$;
 
 -- All unfinished jobs below one.
 CREATE OR REPLACE FUNCTION queue.below(p_id uuid) RETURNS uuid[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+-- Planned while the table is small, it would read the whole of it for ever.
+SET enable_seqscan = off AS $$
     WITH RECURSIVE below AS (
         SELECT q.id FROM queue.live_job q WHERE q.parent_job = p_id
         UNION
@@ -228,7 +230,8 @@ $$;
 
 -- Cancel one job whose row is locked and below which all is canceled. Whether it has ended shows in the hot table.
 CREATE OR REPLACE FUNCTION queue.cancel_one(p_job queue.live_job, p_by text, p_reason text, p_force boolean) RETURNS json[]
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 BEGIN
     IF p_job.cancel_at IS NULL THEN
         p_job.cancel_at := clock_timestamp();

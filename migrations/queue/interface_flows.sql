@@ -7,7 +7,7 @@ SET ROLE tidemill_queue_owner;
 -- jobs), and what approvers have said. Nothing when it has ended. Values beyond p_inline bytes are left out; ask for them.
 CREATE OR REPLACE FUNCTION queue.load_flow(p_id uuid, p_limit integer, p_inline integer) RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     l       queue.live_job;
     j       queue.job;
