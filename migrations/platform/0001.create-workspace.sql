@@ -130,6 +130,7 @@ CREATE TABLE platform.flow_version (
     schema                 json,
     locks                  json,
     lock_job               uuid,
+    flows                  text[] NOT NULL DEFAULT '{}',
     tag                    text,
     labels                 text[] NOT NULL DEFAULT '{}',
     concurrent_limit       integer,
@@ -144,6 +145,7 @@ CREATE TABLE platform.flow_version (
 CREATE INDEX flow_version_history ON platform.flow_version (flow_id, id DESC);
 COMMENT ON TABLE platform.flow_version IS 'Every version of every flow.';
 COMMENT ON COLUMN platform.flow_version.value IS 'OpenFlow, as it was sent.';
+COMMENT ON COLUMN platform.flow_version.flows IS 'Paths of the flows that its steps name, so that a circle of flows is found.';
 COMMENT ON COLUMN platform.flow_version.locks IS 'What exactly is installed for its own code, by module; NULL as long as nobody has found that out.';
 COMMENT ON COLUMN platform.flow_version.lock_job IS 'The job that was asked for the locks, where there is something to find out.';
 

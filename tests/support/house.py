@@ -23,6 +23,7 @@ from aiohttp import web
 from tests.support.database import DatabaseUrls
 from tests.support.queue import Queue, queue_of
 from tidemill.api.context import ApiContext, open_context
+from tidemill.api.flows.routes import ROUTES as FLOWS
 from tidemill.api.http.frame import HttpFrame, add_headers
 from tidemill.api.jobs.routes import ROUTES as JOBS
 from tidemill.api.jobs.waiting import WaitingRoom, waiting_room
@@ -146,6 +147,13 @@ class House:
         body = {"path": path, "content": f"def main(): return {path!r}", "language": "python3", "summary": "", **fields}
         return (await self.post(who, "scripts/create", body, status=201)).text
 
+    async def flow(self, path: str, modules: Any = (), *, who: str = "ann", **fields: Any) -> int:
+        """Deploy a flow and return the number of its version."""
+        body = {"path": path, "summary": "", "value": {"modules": list(modules)}, **fields}
+        await self.post(who, "flows/create", body, status=201)
+        version: int = (await self.get(who, f"flows/get/{path}")).json["version_id"]
+        return version
+
     async def run(self, path: str, args: Any = None, *, who: str = "ann", **query: Any) -> uuid.UUID:
         """Request a job of a script and return its id."""
         return uuid.UUID((await self.post(who, f"jobs/run/p/{path}", args or {}, status=201, **query)).text)
@@ -191,7 +199,7 @@ async def house(
         )
         context = await stack.enter_async_context(open_context(frame, ApiSettings(**settings), room))
         app = web.Application(client_max_size=2**62)
-        app.router.add_route("*", "/{path:.*}", HttpFrame(context, (*SCRIPTS, *JOBS)).answer)
+        app.router.add_route("*", "/{path:.*}", HttpFrame(context, (*SCRIPTS, *FLOWS, *JOBS)).answer)
         app.on_response_prepare.append(add_headers)
         runner = web.AppRunner(app, access_log=None, auto_decompress=False, handler_cancellation=True)
         await runner.setup()

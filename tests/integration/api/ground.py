@@ -21,6 +21,7 @@ from tidemill.scheduler.service import SERVICE as SCHEDULER
 from tidemill.worker.service import SERVICE as WORKER
 
 SCRIPT = "u/boss/greet"
+FLOW = "u/boss/tour"
 GREET = "def main(name: str = ''):\n    print('greeting', name)\n    return {'greeted': name}"
 
 SACRIFICED: Mapping[str, str] = MappingProxyType(
@@ -40,6 +41,8 @@ SACRIFICED: Mapping[str, str] = MappingProxyType(
         "DELETE /users/tokens/delete/{token_prefix}": "it revokes the token",
         "POST /w/{workspace}/scripts/archive/p/{path...}": "it archives the script",
         "POST /w/{workspace}/scripts/archive/h/{hash}": "it archives the script",
+        "POST /w/{workspace}/flows/archive/{path...}": "it archives the flow",
+        "DELETE /w/{workspace}/flows/delete/{path...}": "it deletes the flow",
         "POST /w/{workspace}/jobs/completed/delete/{id}": "it empties the job",
         "POST /w/{workspace}/jobs/delete": "it removes the job",
         "POST /w/{workspace}/jobs_u/queue/cancel_persistent/{path...}": "it cancels all jobs of the script",
@@ -56,6 +59,7 @@ class Plot:
     someone: Client
     workspace: str
     version: str
+    flow_version: str
     job: str
 
     def named(self, route: Route) -> Mapping[str, str]:
@@ -63,7 +67,8 @@ class Plot:
         numbers = {"audit": "1", "workspaces": self.workspace}
         values = {
             "workspace": self.workspace,
-            "path": SCRIPT,
+            "path": FLOW if of_flows(route) else SCRIPT,
+            "version": self.flow_version,
             "hash": self.version,
             "id": numbers.get(route.policy.domain, self.job),
             "email": self.someone.email,
@@ -73,6 +78,11 @@ class Plot:
             "scheduled_for": "1700000000000",
         }
         return {name: values[name] for name in route.parameters}
+
+
+def of_flows(route: Route) -> bool:
+    """Return whether a path in the route's path is that of a flow."""
+    return route.policy.domain == "flows" or route.resource.startswith("flows")
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,10 @@ async def a_plot(api: Api) -> Plot:
         return (await who.get(f"/w/{workspace}/jobs_u/completed/get/{job}")).status == 200
 
     await eventually(ended, 60)
-    return Plot(who, someone, workspace, version.text, job)
+    flow = {"path": FLOW, "summary": "", "value": TOUR, "schema": {"type": "object"}}
+    await done(who.post(f"/w/{workspace}/flows/create", flow))
+    flow_version = (await who.get(f"/w/{workspace}/flows/get_latest_version/{FLOW}")).json["id"]
+    return Plot(who, someone, workspace, version.text, str(flow_version), job)
 
 
 async def a_job(who: Client, workspace: str, query: str = "") -> str:
@@ -195,6 +208,10 @@ async def a_new_script(_: Api, __: Plot) -> Good:
     return Good({"path": path, "content": GREET, "language": "python3", "summary": "", "description": ""})
 
 
+async def a_new_flow(_: Api, __: Plot) -> Good:
+    return Good({"path": f"u/boss/made_{secrets.token_hex(4)}", "summary": "", "value": TOUR})
+
+
 async def a_waiting_job(_: Api, plot: Plot) -> Good:
     return Good(named={"id": await a_job(plot.who, plot.workspace, "?scheduled_in_secs=3600")})
 
@@ -258,6 +275,7 @@ async def done(call: Awaitable[Answer]) -> None:
 ROLE = {"is_admin": False, "operator": False}
 PASSWORD = {"password": "correct horse battery"}
 CODE = {"content": "echo done", "language": "bash", "args": {}}
+TOUR = {"modules": [{"id": "a", "value": {"type": "script", "path": SCRIPT, "input_transforms": {}}}]}
 RAW = {
     "raw_scripts": [{"raw_code": "import os", "language": "python3", "path": "u/ann/raw"}],
     "entrypoint": "u/ann/raw",
@@ -284,6 +302,13 @@ GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
         "POST /users/accept_invite": an_invitation,
         "POST /users/decline_invite": an_invitation,
         "POST /w/{workspace}/scripts/create": a_new_script,
+        "POST /w/{workspace}/flows/create": a_new_flow,
+        "POST /w/{workspace}/flows/update/{path...}": always({"summary": "New", "value": TOUR}),
+        "POST /w/{workspace}/flows/archive/{path...}": always({"archived": True}),
+        "POST /w/{workspace}/flows/history_update/v/{version}": always({"deployment_msg": "why"}),
+        "POST /w/{workspace}/jobs/run/preview_flow": always({"value": TOUR, "args": {}}),
+        "POST /w/{workspace}/jobs/run_wait_result/preview_flow": always({"value": TOUR, "args": {}}),
+        "POST /w/{workspace}/jobs/run/flow_dependencies_async": always({"path": FLOW, "flow_value": TOUR}),
         "POST /w/{workspace}/jobs/run/preview": always(CODE),
         "POST /w/{workspace}/jobs/run_wait_result/preview": always(CODE),
         "POST /w/{workspace}/jobs/run_inline/preview": always(CODE),

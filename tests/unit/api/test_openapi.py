@@ -76,6 +76,6 @@ def test_every_run_says_what_an_idempotency_key_does() -> None:
         if any(each["name"] == "Idempotency-Key" for each in operation.get("parameters", ()))
         and "422" in operation["responses"]
     }
-    run = {path for path, _, each in operations() if each.get("x-audited", "").startswith("jobs.run.")}
+    run = {path for path, _, each in operations() if each.get("x-audited", "").startswith(("jobs.run.", "jobs.flow_"))}
     assert keyed == run
     assert len(run) >= 7

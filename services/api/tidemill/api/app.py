@@ -8,6 +8,7 @@ from aiohttp import web
 
 from tidemill.api.audit.routes import ROUTES as AUDIT
 from tidemill.api.context import ApiContext
+from tidemill.api.flows.routes import ROUTES as FLOWS
 from tidemill.api.http.frame import HttpFrame, add_headers
 from tidemill.api.http.openapi import DOCUMENT, Document
 from tidemill.api.http.route import Route
@@ -30,6 +31,7 @@ OWN_ROUTES: tuple[Route, ...] = (
     *TOKENS,
     *WORKSPACES,
     *SCRIPTS,
+    *FLOWS,
     *JOBS,
     *AUDIT,
     *WORKERS,

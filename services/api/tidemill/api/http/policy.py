@@ -175,7 +175,7 @@ async def _of_scopes(ctx: "ApiContext", route: Route, params: Mapping[str, str],
         return refused
     known = replace(
         use,
-        kind="" if job["path"] is None else "scripts",
+        kind="" if job["path"] is None else f"{job['kind']}s",
         path=job["path"],
         follows_job=use.action == "read" and job["created_by"] == viewer.username,
     )

@@ -26,6 +26,6 @@ WHERE p.super_admin
    OR EXISTS (SELECT FROM platform.member m WHERE m.workspace_id = w.id AND m.email = j.email AND NOT m.disabled);
 
 -- name: job_of
--- The path of a deployed script's job only: a preview may name one that is not its own.
-SELECT CASE WHEN j.kind = 'script' THEN j.path END AS path, j.created_by, j.tag FROM queue.any_job j
+-- The path of a deployed script's or flow's job only: a preview may name one that is not its own.
+SELECT CASE WHEN j.kind IN ('script', 'flow') THEN j.path END AS path, j.kind, j.created_by, j.tag FROM queue.any_job j
 WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1;

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from tidemill.api.http.route import Answer, Policy, Refused, Route, Who, answers_json, answers_text
-from tidemill.api.jobs import browse, cancel, change, dependencies, follow, look, rerun, rules, run, transfer
+from tidemill.api.jobs import browse, cancel, change, dependencies, follow, look, rerun, rules, run, run_flow, transfer
 from tidemill.api.jobs.portable import Completed, ExportQuery, PortableCompleted, PortableQueued, Queued
 from tidemill.api.jobs.schemas import (
     BatchRerun,
@@ -11,6 +11,8 @@ from tidemill.api.jobs.schemas import (
     CompletedCount,
     CompletedJob,
     EndedCountQuery,
+    FlowDependencies,
+    FlowPreview,
     FollowQuery,
     GetQuery,
     IdsQuery,
@@ -59,6 +61,10 @@ _NO_KEY = answers_text("A field has a value that is not allowed, or the Idempote
 _NO_REPLY = answers_text(
     "A field has a value that is not allowed, the Idempotency-Key was used for another request, or the result asks for"
     " what a script may not set."
+)
+_NO_FLOW = answers_text(
+    "The flow can't be run as it is: the module and the field are named; or the Idempotency-Key was used for another"
+    " request."
 )
 _MISSING = answers_text("There is none that you may see.")
 _UNFINISHED = answers_text("There is none that you may see, or it has not ended yet.")
@@ -186,6 +192,108 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="POST",
+        path="/w/{workspace}/jobs/run/f/{path...}",
+        handler=run_flow.path,
+        keyed=True,
+        policy=RUN,
+        resource="flows:{path}",
+        summary="Run the flow at a path",
+        query=RunQuery,
+        raw_body=_ANY_ARGS,
+        answers={201: _ID, 404: _MISSING, 422: _NO_KEY, 429: _TOO_LONG},
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.FLOW_REFUSES,
+        audited="jobs.run.flow",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run/fv/{version}",
+        handler=run_flow.version,
+        keyed=True,
+        policy=RUN,
+        resource="flows",
+        summary="Run one version of a flow",
+        query=RunQuery,
+        raw_body=_ANY_ARGS,
+        answers={201: _ID, 404: _MISSING, 422: _NO_KEY, 429: _TOO_LONG},
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.FLOW_REFUSES,
+        audited="jobs.run.flow",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run/preview_flow",
+        handler=run_flow.preview,
+        keyed=True,
+        policy=RUN_CODE,
+        summary="Run a flow without deploying it",
+        query=RequestQuery,
+        body=FlowPreview,
+        answers={201: _ID, 422: _NO_FLOW},
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.FLOW_PREVIEW_REFUSES,
+        audited="jobs.run.flow_preview",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run_wait_result/f/{path...}",
+        handler=run_flow.wait_for_path,
+        keyed=True,
+        policy=RUN,
+        resource="flows:{path}",
+        summary="Run the flow at a path and answer its result",
+        query=WaitQuery,
+        raw_body=_ANY_ARGS,
+        answers={200: _REPLY, 404: _MISSING, 422: _NO_REPLY, 429: _TOO_LONG, 504: _TOO_LATE},
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.FLOW_REFUSES,
+        audited="jobs.run.flow",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run_wait_result/fv/{version}",
+        handler=run_flow.wait_for_version,
+        keyed=True,
+        policy=RUN,
+        resource="flows",
+        summary="Run one version of a flow and answer its result",
+        query=WaitQuery,
+        raw_body=_ANY_ARGS,
+        answers={200: _REPLY, 404: _MISSING, 422: _NO_REPLY, 429: _TOO_LONG, 504: _TOO_LATE},
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.FLOW_REFUSES,
+        audited="jobs.run.flow",
+    ),
+    Route(
+        method="GET",
+        path="/w/{workspace}/jobs/run_wait_result/fv/{version}",
+        handler=run_flow.wait_for_version,
+        keyed=True,
+        policy=RUN,
+        resource="flows",
+        summary="Run one version of a flow, with the arguments in `payload`, and answer its result",
+        query=PayloadQuery,
+        answers={200: _REPLY, 404: _MISSING, 422: _NO_REPLY, 429: _TOO_LONG, 504: _TOO_LATE},
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.FLOW_REFUSES,
+        audited="jobs.run.flow",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run_wait_result/preview_flow",
+        handler=run_flow.wait_for_preview,
+        keyed=True,
+        policy=RUN_CODE,
+        summary="Run a flow without deploying it and answer its result",
+        query=RequestQuery,
+        body=FlowPreview,
+        answers={200: _REPLY, 422: _NO_FLOW, 504: _TOO_LATE},
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.FLOW_PREVIEW_REFUSES,
+        audited="jobs.run.flow_preview",
+    ),
+    Route(
+        method="POST",
         path="/w/{workspace}/jobs/run/batch_rerun_jobs",
         handler=rerun.batch,
         policy=RUN,
@@ -238,6 +346,20 @@ ROUTES: tuple[Route, ...] = (
         tolerates=rules.RUN_TOLERATES,
         refuses=rules.DEPENDENCIES_REFUSES,
         audited="jobs.run.dependencies",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/run/flow_dependencies_async",
+        handler=dependencies.find_for_flow,
+        keyed=True,
+        policy=RUN_CODE,
+        summary="Find out what exactly the code inside a flow needs installed",
+        query=RequestQuery,
+        body=FlowDependencies,
+        answers={201: _ID, 422: _NO_FLOW},
+        tolerates=rules.FLOW_DEPENDENCIES_TOLERATES,
+        refuses=rules.DEPENDENCIES_REFUSES,
+        audited="jobs.flow_dependencies",
     ),
     Route(
         method="GET",

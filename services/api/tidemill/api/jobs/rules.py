@@ -13,6 +13,8 @@ from tidemill.api.http.errors import BadRequest, Forbidden, HttpError, Unprocess
 from tidemill.api.http.route import Refused, Viewer
 from tidemill.api.jobs import tags
 from tidemill.api.jobs.schemas import (
+    FlowDependencies,
+    FlowPreview,
     JobUpdate,
     ListQuery,
     Preview,
@@ -22,7 +24,8 @@ from tidemill.api.jobs.schemas import (
     UpdateQuery,
 )
 from tidemill.api.scripts import paths
-from tidemill.shared.script import CODELESS, DEPENDENCY_TAG, JobKind, Language, Outcome
+from tidemill.shared.flow import Flow
+from tidemill.shared.script import CODELESS, DEPENDENCY_TAG, FLOW_TAG, FLOWS, JobKind, Language, Outcome
 
 RUN_TOLERATES: Mapping[str, str] = {"root_job": "the root follows from parent_job"}
 RUN_REFUSES: Mapping[str, Refused] = {
@@ -31,6 +34,18 @@ RUN_REFUSES: Mapping[str, Refused] = {
     "skip_preprocessor": Refused(reason="preprocessors are not run yet"),
     "memory_id": Refused(reason="it is for flows with a conversation, which are not there yet"),
     "poll_delay_ms": Refused(reason="nothing is polled"),
+}
+FLOW_REFUSES: Mapping[str, Refused] = {
+    "cache_ttl": Refused(reason="the flow itself says how long its results are kept"),
+    "retry": Refused(reason="the steps of a flow say how often they are tried again"),
+    "skip_preprocessor": Refused(reason="a flow that has a preprocessor can't be run without it yet"),
+    "memory_id": Refused(reason="it is for flows with a conversation, which are not there yet"),
+    "poll_delay_ms": Refused(reason="nothing is polled"),
+}
+FLOW_PREVIEW_REFUSES: Mapping[str, Refused] = {
+    **FLOW_REFUSES,
+    "restarted_from": Refused(reason="a preview begins with its first step"),
+    "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
 }
 PREVIEW_TOLERATES: Mapping[str, str] = {**RUN_TOLERATES}
 PREVIEW_REFUSES: Mapping[str, Refused] = {
@@ -51,6 +66,10 @@ DEPENDENCIES_REFUSES: Mapping[str, Refused] = {
     "raw_workspace_dependencies": _NO_WORKSPACE_DEPENDENCIES,
     "temp_script_refs": Refused(reason="imports of other scripts are not looked into yet"),
 }
+FLOW_DEPENDENCIES_TOLERATES: Mapping[str, str] = {
+    **RUN_TOLERATES,
+    "use_local_lockfiles": "a lock that is sent is kept, always",
+}
 _UNCLEAR = Refused(reason="use created_before and created_after, or created_or_started_before and _after")
 LIST_REFUSES: Mapping[str, Refused] = {
     "created_before_queue": _UNCLEAR,
@@ -69,6 +88,7 @@ KEY_LASTS = timedelta(hours=24)
 _SPECIAL = re.compile(r"[\\%_]")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
+_DEPLOYED = (JobKind.SCRIPT, JobKind.FLOW)
 _COMMA_LISTS = (
     "created_by",
     "script_path_exact",
@@ -106,10 +126,11 @@ class LineTooLong(HttpError):
 
 
 class Runnable(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be run: a version of a script, or code that came with the request."""
+    """What can be run: a version of a script or a flow, or what came with the request."""
 
     kind: JobKind
-    language: str
+    language: str = ""
+    """Empty where other jobs do the work."""
     path: str | None = None
     hash: str | None = None
     code: str | None = None
@@ -210,6 +231,33 @@ def dependencies(body: RawDependencies) -> Runnable:
     )
 
 
+def flow_preview(body: FlowPreview, flow: Flow) -> Runnable:
+    """Return what a preview of a flow runs; raises BadRequest, naming the field."""
+    path = body.path or None
+    if path is not None and (wrong := paths.why_not(path)) is not None:
+        raise BadRequest(f"The path {wrong}.")
+    is_limited = bool(flow.concurrency_key) or path is not None
+    return Runnable(
+        kind=JobKind.FLOW_PREVIEW,
+        path=path,
+        code=bytes(body.value).decode(),
+        tag=body.tag or FLOW_TAG,
+        # Without a path and a key there is nothing to count by.
+        concurrent_limit=flow.concurrent_limit if is_limited else None,
+        concurrency_key=flow.concurrency_key,
+        priority=flow.priority,
+    )
+
+
+def flow_dependencies(body: FlowDependencies) -> Runnable:
+    """Return what finds the locks of the code in a flow; raises BadRequest, naming the field."""
+    if (wrong := paths.why_not(body.path)) is not None:
+        raise BadRequest(f"The path {wrong}.")
+    return Runnable(
+        kind=JobKind.FLOW_DEPENDENCIES, path=body.path, code=bytes(body.flow_value).decode(), tag=DEPENDENCY_TAG
+    )
+
+
 def request(
     runnable: Runnable,
     query: RequestQuery,
@@ -241,12 +289,12 @@ def request(
         priority=runnable.priority,
         envs=list(runnable.envs),
         timeout_s=query.timeout or runnable.timeout_s,
-        limit_key=tags.limit_key(runnable.concurrency_key, workspace, runnable.path, args) if limited else None,
+        limit_key=_limit_key(runnable, workspace, args) if limited else None,
         limit_ceiling=limited,
         due_at=due_at,
         due_in_ms=due_in_ms,
         parent_job=query.parent_job,
-        trigger_kind="webhook" if runnable.kind is JobKind.SCRIPT and viewer.job_id is None else None,
+        trigger_kind="webhook" if runnable.kind in _DEPLOYED and viewer.job_id is None else None,
         visible_to_owner=not (query.invisible_to_owner or runnable.visible_to_runner_only),
         created_by=viewer.username,
         permissioned_as=viewer.permissioned_as,
@@ -255,6 +303,11 @@ def request(
         reply_to=reply_to,
         traceparent=traceparent,
     )
+
+
+def _limit_key(runnable: Runnable, workspace: str, args: str) -> str:
+    of = "flow" if runnable.kind in FLOWS else "script"
+    return tags.limit_key(runnable.concurrency_key, workspace, runnable.path, args, of=of)
 
 
 def refuse_tag(viewer: Viewer, tag: str) -> None:

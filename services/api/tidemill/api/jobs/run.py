@@ -25,38 +25,38 @@ _REPLAYED = "Idempotency-Replayed"
 
 async def path(call: Call) -> web.StreamResponse:
     """Request a job of the head of a path and answer its id."""
-    args = await _args(call)
+    args = await sent_args(call)
     return await id_of(call, await _by_path(call), args)
 
 
 async def version(call: Call) -> web.StreamResponse:
     """Request a job of one version and answer its id."""
-    args = await _args(call)
+    args = await sent_args(call)
     return await id_of(call, await _by_hash(call), args)
 
 
 async def preview(call: Call) -> web.StreamResponse:
     """Request a job of the code in the body and answer its id."""
     body: Preview = call.body
-    return await id_of(call, rules.preview(body), _args_of(call, body))
+    return await id_of(call, rules.preview(body), written_args(call, body.args))
 
 
 async def wait_for_path(call: Call) -> web.StreamResponse:
     """Run the head of a path and answer its result."""
-    args = await _args(call)
+    args = await sent_args(call)
     return await result_of(call, await _by_path(call), args)
 
 
 async def wait_for_version(call: Call) -> web.StreamResponse:
     """Run one version and answer its result."""
-    args = await _args(call)
+    args = await sent_args(call)
     return await result_of(call, await _by_hash(call), args)
 
 
 async def wait_for_preview(call: Call) -> web.StreamResponse:
     """Run the code in the body and answer its result."""
     body: Preview = call.body
-    return await result_of(call, rules.preview(body), _args_of(call, body))
+    return await result_of(call, rules.preview(body), written_args(call, body.args))
 
 
 async def _by_path(call: Call) -> Runnable:
@@ -73,7 +73,7 @@ async def _by_hash(call: Call) -> Runnable:
     return script
 
 
-async def _args(call: Call) -> str:
+async def sent_args(call: Call) -> str:
     query: PayloadQuery | WaitQuery = call.query
     if isinstance(query, PayloadQuery):
         args = arguments.from_payload(query.payload)
@@ -90,8 +90,8 @@ async def _args(call: Call) -> str:
     return _with_extras(call, args)
 
 
-def _args_of(call: Call, body: Preview) -> str:
-    written = bytes(body.args)
+def written_args(call: Call, args: msgspec.Raw) -> str:
+    written = bytes(args)
     return _with_extras(call, arguments.NONE if written == b"null" else arguments.from_json(written))
 
 

@@ -60,6 +60,22 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
 
 
+class FlowPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow to run without deploying it."""
+
+    value: Annotated[msgspec.Raw, msgspec.Meta(description="OpenFlow")]
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+    path: str | None = None
+    tag: str | None = None
+
+
+class FlowDependencies(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow the locks of whose own code are wanted."""
+
+    path: str
+    flow_value: Annotated[msgspec.Raw, msgspec.Meta(description="OpenFlow")]
+
+
 class RawScript(msgspec.Struct, frozen=True, kw_only=True):
     """Code whose dependencies are wanted."""
 

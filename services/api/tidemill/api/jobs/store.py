@@ -31,7 +31,7 @@ from tidemill.api.jobs.rules import (
 from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob, TagCount
 from tidemill.chassis.database import Executor, sqlstate
 from tidemill.chassis.sql import load
-from tidemill.shared.script import JobKind, Language, Outcome
+from tidemill.shared.script import FLOW_TAG, JobKind, Language, Outcome
 
 QUERIES = load(__package__, "queries.sql")
 
@@ -119,6 +119,16 @@ async def script_by_path(db: Executor, workspace: str, path: str, viewer: Viewer
 async def script_by_hash(db: Executor, workspace: str, version: str, viewer: Viewer) -> Runnable | None:
     """Return one version, ready to run."""
     return _runnable(await db.fetchrow(QUERIES.script_by_hash, workspace, version, viewer.username, viewer.is_admin))
+
+
+async def flow_by_path(db: Executor, workspace: str, path: str, viewer: Viewer) -> Runnable | None:
+    """Return the newest version of a flow, ready to run."""
+    return _flow(await db.fetchrow(QUERIES.flow_by_path, workspace, path, viewer.username, viewer.is_admin))
+
+
+async def flow_by_version(db: Executor, workspace: str, version: int, viewer: Viewer) -> Runnable | None:
+    """Return one version of a flow, ready to run."""
+    return _flow(await db.fetchrow(QUERIES.flow_by_version, workspace, version, viewer.username, viewer.is_admin))
 
 
 async def request(db: Executor, job: JobRequest, args: str, also: str | None) -> str:
@@ -492,6 +502,10 @@ def _canceled(rows: Sequence[asyncpg.Record]) -> tuple[Mapping[UUID, Canceled], 
 
 def _runnable(row: asyncpg.Record | None) -> Runnable | None:
     return None if row is None else Runnable(kind=JobKind.SCRIPT, **row)
+
+
+def _flow(row: asyncpg.Record | None) -> Runnable | None:
+    return None if row is None else Runnable(kind=JobKind.FLOW, **{**row, "tag": row["tag"] or FLOW_TAG})
 
 
 def _job(row: asyncpg.Record, more: Mapping[str, Any]) -> Job:

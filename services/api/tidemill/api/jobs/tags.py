@@ -34,9 +34,9 @@ def fill(template: str, workspace: str, args: str) -> str:
     return _PLACE.sub(value, template)
 
 
-def limit_key(template: str | None, workspace: str, path: str | None, args: str) -> str:
+def limit_key(template: str | None, workspace: str, path: str | None, args: str, *, of: str = "script") -> str:
     """Return the key that a concurrency limit counts by; a long one is shortened to its digest."""
-    key = fill(template, workspace, args) if template else f"{workspace}/script/{path}"
+    key = fill(template, workspace, args) if template else f"{workspace}/{of}/{path}"
     key = key.replace("\0", "")
     if len(key) > _LONGEST_KEY:
         return f"{key[:100]}#{hashlib.sha256(key.encode()).hexdigest()}"

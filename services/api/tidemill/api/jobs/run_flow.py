@@ -1,0 +1,71 @@
+"""Requesting jobs of flows, and waiting for their results."""
+
+from aiohttp import web
+
+from tidemill.api.flows import check, references
+from tidemill.api.flows.version import number_of
+from tidemill.api.http.errors import NotFound
+from tidemill.api.http.route import Call
+from tidemill.api.jobs import rules, run, store
+from tidemill.api.jobs.rules import Runnable
+from tidemill.api.jobs.schemas import FlowPreview
+
+
+async def path(call: Call) -> web.StreamResponse:
+    """Request a job of the flow at a path and answer its id."""
+    args = await run.sent_args(call)
+    return await run.id_of(call, await _by_path(call), args)
+
+
+async def version(call: Call) -> web.StreamResponse:
+    """Request a job of one version of a flow and answer its id."""
+    args = await run.sent_args(call)
+    return await run.id_of(call, await _by_version(call), args)
+
+
+async def preview(call: Call) -> web.StreamResponse:
+    """Request a job of the flow in the body and answer its id."""
+    body: FlowPreview = call.body
+    return await run.id_of(call, await _previewed(call, body), run.written_args(call, body.args))
+
+
+async def wait_for_path(call: Call) -> web.StreamResponse:
+    """Run the flow at a path and answer its result."""
+    args = await run.sent_args(call)
+    return await run.result_of(call, await _by_path(call), args)
+
+
+async def wait_for_version(call: Call) -> web.StreamResponse:
+    """Run one version of a flow and answer its result."""
+    args = await run.sent_args(call)
+    return await run.result_of(call, await _by_version(call), args)
+
+
+async def wait_for_preview(call: Call) -> web.StreamResponse:
+    """Run the flow in the body and answer its result."""
+    body: FlowPreview = call.body
+    return await run.result_of(call, await _previewed(call, body), run.written_args(call, body.args))
+
+
+async def _by_path(call: Call) -> Runnable:
+    flow = await store.flow_by_path(call.ctx.database, call.workspace, call.params["path"], call.viewer)
+    if flow is None:
+        raise NotFound(f"There is no flow at {call.params['path']}.")
+    return flow
+
+
+async def _by_version(call: Call) -> Runnable:
+    wanted = number_of(call.params["version"])
+    flow = await store.flow_by_version(call.ctx.database, call.workspace, wanted, call.viewer)
+    if flow is None:
+        raise NotFound(f"There is no version {wanted}.")
+    return flow
+
+
+async def _previewed(call: Call, body: FlowPreview) -> Runnable:
+    checked = check.read(bytes(body.value))
+    runnable = rules.flow_preview(body, checked.flow)
+    absent = await references.check(call.ctx.database, call.workspace, runnable.path, checked, call.viewer)
+    for module, missing in absent.items():
+        raise references.absent_flow(module, missing)
+    return runnable
