@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -356,9 +356,13 @@ async def test_what_the_scheduler_reads_of_flows_and_scripts(api: House) -> None
         priority=3,
         value={"modules": [code()], "concurrent_limit": 2, "concurrency_key": "k"},
     )
-    look = api.queue.scheduler.fetchrow
+
+    async def look(query: str, *values: Any) -> Mapping[str, Any] | None:
+        row = await api.queue.scheduler.fetchrow(query, *values)
+        return None if row is None else dict(row)
+
     flow = await look("SELECT * FROM platform.flow_to_run('w', 'u/ann/for_scheduler', 'ann', false)")
-    assert dict(flow) == {
+    assert flow == {
         "version": version,
         "path": "u/ann/for_scheduler",
         "tag": "gpu",
@@ -370,6 +374,7 @@ async def test_what_the_scheduler_reads_of_flows_and_scripts(api: House) -> None
     }
     definition = "SELECT * FROM platform.flow_definition($1, $2)"
     found = await look(definition, "w", version)
+    assert found is not None
     assert json.loads(found["value"])["modules"] == [code()]
     assert (json.loads(found["locks"]), found["path"]) == ({"a": ""}, "u/ann/for_scheduler")
     assert await look(definition, "elsewhere", version) is None
@@ -377,10 +382,13 @@ async def test_what_the_scheduler_reads_of_flows_and_scripts(api: House) -> None
     first = await api.script("u/ann/for_scheduler", envs=["A=b"])
     second = await api.script("u/ann/for_scheduler", content="2", parent_hash=first)
     script = "SELECT hash, path, language, envs FROM platform.script_to_run($1, $2, $3, $4, false)"
-    assert tuple(await look(script, "w", "u/ann/for_scheduler", None, "ann")) == (
-        second, "u/ann/for_scheduler", "python3", [],
-    )  # fmt: skip
-    assert (await look(script, "w", "u/ann/for_scheduler", first, "ann"))["hash"] == first
+    expected = {"hash": second, "path": "u/ann/for_scheduler", "language": "python3", "envs": []}
+    assert await look(script, "w", "u/ann/for_scheduler", None, "ann") == expected
+    assert await look(script, "w", "u/ann/for_scheduler", first, "ann") == {
+        **expected,
+        "hash": first,
+        "envs": ["A=b"],
+    }
     assert await look(script, "w", "u/ann/for_scheduler", None, "bob") is None
     assert await look(script, "w", "u/ann/for_scheduler", first, "bob") is None
     await api.call("ann", "DELETE", "flows/delete/u/ann/for_scheduler", status=200)

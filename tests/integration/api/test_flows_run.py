@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -109,6 +109,14 @@ async def test_a_flow_is_limited_by_its_key(api: House, key: str | None, counted
     assert (await asked(api, preview))["waits_for"] == (None if key is None else counted)
 
 
+async def test_a_flow_begins_with_its_preprocessor_unless_that_is_left_out(api: House) -> None:
+    version = await api.flow("u/ann/f")
+    for path in ("f/u/ann/f", f"fv/{version}"):
+        for query, entrypoint in (({}, "preprocessor"), ({"skip_preprocessor": "true"}, None)):
+            reply = await api.post("ann", f"jobs/run/{path}", {}, status=201, **query)
+            assert (await asked(api, reply))["entrypoint"] == entrypoint
+
+
 async def test_who_runs_a_flow_may_hide_it_from_its_owner(api: House) -> None:
     await api.flow("u/ann/f", visible_to_runner_only=True)
     job = (await api.post("root", "jobs/run/f/u/ann/f", {}, status=201)).text
@@ -126,10 +134,11 @@ async def test_who_may_run_what(api: House) -> None:
 
 async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:
     version = await api.flow("u/ann/f")
-    for name in ("skip_preprocessor", "memory_id", "cache_ttl", "retry"):
+    for name in ("memory_id", "cache_ttl", "retry"):
         for path in ("f/u/ann/f", f"fv/{version}"):
             assert name in (await api.post("ann", f"jobs/run/{path}", {}, status=422, **{name: "1"})).text
-    for name, value in (("restarted_from", {"flow_job_id": "x"}), ("temp_script_refs", {"f/x/y": "0"})):
+    refused = {"skip_preprocessor": True, "restarted_from": {"flow_job_id": "x"}, "temp_script_refs": {"f/x/y": "0"}}
+    for name, value in refused.items():
         body = {"value": VALUE, "args": {}, name: value}
         assert name in (await api.post("ann", "jobs/run/preview_flow", body, status=422)).text
     assert await api.queue.look.fetchval("SELECT count(*) FROM queue.job") == 0
@@ -180,14 +189,15 @@ async def test_a_result_is_waited_for(api: House, way: str) -> None:
     version = await api.flow("u/ann/f", [CODE])
     payload = base64.urlsafe_b64encode(b'{"x": 1}').decode()
     preview = {"value": VALUE, "args": {"x": 1}}
-    call = {
+    calls: Mapping[str, Callable[[], Awaitable[Reply]]] = {
         "f": lambda: api.post("ann", "jobs/run_wait_result/f/u/ann/f", {"x": 1}),
         "fv": lambda: api.post("ann", f"jobs/run_wait_result/fv/{version}", {"x": 1}),
         "fv GET": lambda: api.get("ann", f"jobs/run_wait_result/fv/{version}", payload=payload),
         "preview_flow": lambda: api.post("ann", "jobs/run_wait_result/preview_flow", preview),
-    }[way]
-    waiting = asyncio.create_task(call())
+    }
+    waiting = asyncio.ensure_future(calls[way]())
     job = await eventually(lambda: api.queue.look.fetchrow("SELECT * FROM queue.job"), 20)
+    assert job is not None
     assert json.loads(job["args"]) == {"x": 1}
     await api.post("ann", f"jobs_u/queue/cancel/{job['id']}", {})
     assert (await waiting).json["error"]["name"] == "Canceled"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -140,6 +141,50 @@ async def test_a_job_for_a_lock_answers_it_and_runs_nothing(queue: Queue, broker
     for language, code in (("python3", "import os"), ("bash", "echo it ran")):
         nothing = await ask(queue, broker, code, language=language, **asked)
         assert json.loads((await finished(queue, nothing))["result"]) == {"lock": ""}
+
+
+def a_flow(*contents: str, **first: str) -> str:
+    """Return the value of a flow of Python steps called a, b, ..., the first one with these fields."""
+    values = [{"type": "rawscript", "language": "python3", "content": content} for content in contents]
+    values[0] |= first
+    return json.dumps({"modules": [{"id": chr(97 + no), "value": value} for no, value in enumerate(values)]})
+
+
+async def test_a_job_for_the_locks_of_a_flow_finds_those_that_are_missing(queue: Queue, broker: Broker) -> None:
+    asked = {"kind": "flowdependencies", "tag": "dependency", "language": ""}
+    job = await ask(queue, broker, a_flow(USES, "import os", USES, lock="mine"), **asked)
+    result = json.loads((await finished(queue, job))["result"])
+    assert result["locks"].keys() == {"b", "c"}
+    locks = [each["value"]["lock"] for each in result["updated_flow_value"]["modules"]]
+    assert locks[:2] == ["mine", ""]
+    assert locks[2] == result["locks"]["c"]
+    assert "tinyone==1.0" in locks[2]
+    log = await log_of(queue, job)
+    assert [line in log for line in ("b: 0 packages", "c: looking for", "c: 1 package")] == [True] * 3
+    failing = await ask(queue, broker, a_flow("import os", "import nosuch"), **asked)
+    error = json.loads((await finished(queue, failing))["result"])["error"]
+    assert error["name"] == "ResolutionFailed"
+    assert error["message"].startswith("b: ")
+
+
+async def test_the_locks_of_a_deployed_flow_are_kept_with_the_end_of_their_job(queue: Queue, broker: Broker) -> None:
+    await queue.look.execute("INSERT INTO platform.workspace (id, name, owner) VALUES ('w', 'w', 'o')")
+    job = uuid.uuid4()
+    version = await queue.look.fetchval(
+        "WITH f AS (INSERT INTO platform.flow (workspace_id, path) VALUES ('w', 'u/ann/f') RETURNING id)"
+        " INSERT INTO platform.flow_version (flow_id, summary, description, value, visible_to_runner_only, created_by,"
+        " lock_job) SELECT f.id, '', '', $1, false, 'ann', $2 FROM f RETURNING id",
+        a_flow(USES),
+        job,
+    )
+    asked = {"kind": "flowdependencies", "tag": "dependency", "language": "", "hash": str(version), "id": job}
+    await ask(queue, broker, None, chosen_id=True, **asked)
+    result = json.loads((await finished(queue, job))["result"])
+    kept = await queue.look.fetchval("SELECT locks FROM platform.flow_version WHERE id = $1", version)
+    assert json.loads(kept) == result["locks"]
+    assert "tinyone==1.0" in result["locks"]["a"]
+    gone = await ask(queue, broker, None, **{**asked, "hash": "0", "id": uuid.uuid4()}, chosen_id=True)
+    assert json.loads((await finished(queue, gone))["result"])["error"]["name"] == "FlowGone"
 
 
 async def test_a_job_that_waits_for_its_packages_can_be_canceled(

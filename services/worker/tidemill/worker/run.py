@@ -13,6 +13,7 @@ Killing the process between any two lines leaves a claim whose lease runs out; t
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -22,6 +23,7 @@ from asyncpg import DeadlockDetectedError, SerializationError
 from opentelemetry.trace import SpanKind
 
 from tidemill.chassis.backoff import delays
+from tidemill.chassis.database import Executor
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.outbox import hint_of
 from tidemill.chassis.service import background
@@ -29,10 +31,11 @@ from tidemill.chassis.telemetry import Metric, count, observe, past_span, span
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress
 from tidemill.shared.script import JobKind, Outcome
-from tidemill.worker import codeless, marks, warmth
+from tidemill.worker import codeless, flow_locks, marks, warmth
 from tidemill.worker.context import SAYS, Context
 from tidemill.worker.environment import variables
 from tidemill.worker.environments.failure import NotInstallable, Stopped
+from tidemill.worker.environments.together import Say
 from tidemill.worker.held import Halt, Holding
 from tidemill.worker.logs import Chunk, Log
 from tidemill.worker.masking import masked
@@ -40,7 +43,7 @@ from tidemill.worker.network import UnknownNetworkError, policy
 from tidemill.worker.sandbox.answers import canceled, failed
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey, own_interpreter
-from tidemill.worker.store import queue
+from tidemill.worker.store import flows, queue
 from tidemill.worker.store.queue import Answer, Claim, Report
 from tidemill.worker.store.scripts import Source, keep_lock
 
@@ -62,6 +65,10 @@ class Found(msgspec.Struct, frozen=True):
 
 class ScriptGone(Exception):
     """The script version of this job has been deleted."""
+
+
+class FlowGone(Exception):
+    """The flow of this job has gone with its workspace."""
 
 
 async def run(ctx: Context, holding: Holding) -> None:
@@ -124,11 +131,10 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
     interpreter: str | None = None
     preparing = asyncio.timeout(longest.total_seconds())
     try:
+        if claim.kind in _KEPT:
+            found = await _lock(ctx, claim, preparing, say, holding.stop)
+            return Ending(success=True, result=msgspec.Raw(msgspec.json.encode(found)), reason="returned")
         source = await _source(ctx, claim)
-        if claim.kind == JobKind.DEPENDENCIES:
-            async with preparing:
-                lock = await ctx.environments.lock_of(claim.language, source.content, say, holding.stop)
-            return Ending(success=True, result=msgspec.Raw(msgspec.json.encode(Found(lock))), reason="returned")
         network = policy(source.content, ctx.settings.job_network)
         async with AsyncExitStack() as until_it_ends:
             async with preparing:
@@ -151,7 +157,7 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
                 )
     except TimeoutError as late:
         return _unprepared(preparing, longest, late)
-    except (ScriptGone, UnknownNetworkError) as wrong:
+    except (ScriptGone, FlowGone, UnknownNetworkError) as wrong:
         return _failed(type(wrong).__name__.removesuffix("Error"), str(wrong))
     except NotInstallable as wrong:
         say(str(wrong))
@@ -173,6 +179,19 @@ def _unprepared(preparing: asyncio.Timeout, longest: timedelta, late: TimeoutErr
     if not preparing.expired():
         raise late
     return failed("timeout", "ExecutionErr", f"the packages were not there within {longest.total_seconds():g} s")
+
+
+async def _lock(
+    ctx: Context, claim: Claim, preparing: asyncio.Timeout, say: Say, stop: asyncio.Event
+) -> Found | flow_locks.Found:
+    """Return what is to be installed for a script, or for the code inside a flow; nothing of it runs."""
+    if claim.kind == JobKind.FLOW_DEPENDENCIES:
+        value = await _flow(ctx, claim)
+        async with preparing:
+            return await flow_locks.find(ctx.environments, value, say, stop)
+    source = await _source(ctx, claim)
+    async with preparing:
+        return Found(await ctx.environments.lock_of(claim.language, source.content, say, stop))
 
 
 def _longest(ctx: Context, claim: Claim) -> timedelta:
@@ -222,6 +241,23 @@ async def _source(ctx: Context, claim: Claim) -> Source:
         if source is None:
             raise ScriptGone(f"Version {claim.hash} of {claim.path} has been deleted.")
         return source
+    raise AssertionError("unreachable")
+
+
+async def _flow(ctx: Context, claim: Claim) -> bytes:
+    """Return the value of the flow whose locks are to be found."""
+    if claim.code is not None:
+        return claim.code.encode()
+    assert claim.hash is not None
+    for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER):
+        try:
+            value = await flows.value(ctx.database, claim.workspace_id, int(claim.hash))
+        except DatabaseUnavailable:
+            await asyncio.sleep(pause.total_seconds())
+            continue
+        if value is None:
+            raise FlowGone(f"Version {claim.hash} of {claim.path} is not there any more.")
+        return value
     raise AssertionError("unreachable")
 
 
@@ -295,15 +331,31 @@ async def _whole_report(
 
 async def _finish(ctx: Context, claim: Claim, ending: Ending, report: Report) -> tuple[Answer, str | None]:
     result = None if ending.reason == "canceled" else bytes(ending.result)
-    if claim.kind != JobKind.DEPENDENCIES or claim.hash is None or not ending.success:
+    if claim.kind not in _KEPT or claim.hash is None or not ending.success:
         return await queue.finish(ctx.database, claim, report, result)
     async with ctx.database.transaction() as tx:
         answer, said = await queue.finish(tx, claim, report, result)
         if answer is Answer.DONE:
             # Only by whom the job belongs to, and only once: with the job's end or not at all.
-            lock = msgspec.json.decode(ending.result, type=Found).lock
-            await keep_lock(tx, claim.workspace_id, claim.hash, claim.id, lock)
+            await _KEPT[claim.kind](tx, claim, claim.hash, ending.result)
     return answer, said
+
+
+async def _keep_lock(tx: Executor, claim: Claim, version: str, result: msgspec.Raw) -> None:
+    lock = msgspec.json.decode(result, type=Found).lock
+    await keep_lock(tx, claim.workspace_id, version, claim.id, lock)
+
+
+async def _keep_flow_locks(tx: Executor, claim: Claim, version: str, result: msgspec.Raw) -> None:
+    locks = msgspec.json.decode(result, type=flow_locks.Found).locks
+    await flows.keep_locks(tx, claim.workspace_id, int(version), claim.id, locks)
+
+
+_KEPT: Mapping[str, Callable[[Executor, Claim, str, msgspec.Raw], Awaitable[None]]] = {
+    JobKind.DEPENDENCIES: _keep_lock,
+    JobKind.FLOW_DEPENDENCIES: _keep_flow_locks,
+}
+"""The kinds of jobs that find locks, and what of their results is kept with a deployed version."""
 
 
 def _as_report(ctx: Context, ending: Ending, found: list[str] | None, chunk: Chunk | None) -> Report:

@@ -38,12 +38,12 @@ RUN_REFUSES: Mapping[str, Refused] = {
 FLOW_REFUSES: Mapping[str, Refused] = {
     "cache_ttl": Refused(reason="the flow itself says how long its results are kept"),
     "retry": Refused(reason="the steps of a flow say how often they are tried again"),
-    "skip_preprocessor": Refused(reason="a flow that has a preprocessor can't be run without it yet"),
     "memory_id": Refused(reason="it is for flows with a conversation, which are not there yet"),
     "poll_delay_ms": Refused(reason="nothing is polled"),
 }
 FLOW_PREVIEW_REFUSES: Mapping[str, Refused] = {
     **FLOW_REFUSES,
+    "skip_preprocessor": Refused(reason="a preview begins with the first module, never with the preprocessor"),
     "restarted_from": Refused(reason="a preview begins with its first step"),
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
 }
@@ -134,6 +134,7 @@ class Runnable(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None = None
     hash: str | None = None
     code: str | None = None
+    entrypoint: str | None = None
     tag: str | None = None
     envs: Sequence[str] = ()
     timeout_s: int | None = None
@@ -159,6 +160,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     path: str | None = None
     hash: str | None = None
     code: str | None = None
+    entrypoint: str | None = None
     priority: int | None = None
     envs: Sequence[str] = ()
     timeout_s: int | None = None
@@ -285,6 +287,7 @@ def request(
         hash=runnable.hash,
         language=runnable.language,
         code=runnable.code,
+        entrypoint=runnable.entrypoint,
         tag=tag,
         priority=runnable.priority,
         envs=list(runnable.envs),

@@ -1,6 +1,7 @@
 """Requesting jobs of flows, and waiting for their results."""
 
 from aiohttp import web
+from msgspec import structs
 
 from tidemill.api.flows import check, references
 from tidemill.api.flows.version import number_of
@@ -8,7 +9,8 @@ from tidemill.api.http.errors import NotFound
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import rules, run, store
 from tidemill.api.jobs.rules import Runnable
-from tidemill.api.jobs.schemas import FlowPreview
+from tidemill.api.jobs.schemas import FlowPayloadQuery, FlowPreview, FlowRunQuery, FlowWaitQuery
+from tidemill.shared.flow import PREPROCESSOR
 
 
 async def path(call: Call) -> web.StreamResponse:
@@ -51,7 +53,7 @@ async def _by_path(call: Call) -> Runnable:
     flow = await store.flow_by_path(call.ctx.database, call.workspace, call.params["path"], call.viewer)
     if flow is None:
         raise NotFound(f"There is no flow at {call.params['path']}.")
-    return flow
+    return _entered(call, flow)
 
 
 async def _by_version(call: Call) -> Runnable:
@@ -59,7 +61,13 @@ async def _by_version(call: Call) -> Runnable:
     flow = await store.flow_by_version(call.ctx.database, call.workspace, wanted, call.viewer)
     if flow is None:
         raise NotFound(f"There is no version {wanted}.")
-    return flow
+    return _entered(call, flow)
+
+
+def _entered(call: Call, flow: Runnable) -> Runnable:
+    """Return the flow with where it begins: at its preprocessor, if it has one, unless that is to be left out."""
+    query: FlowRunQuery | FlowWaitQuery | FlowPayloadQuery = call.query
+    return flow if query.skip_preprocessor else structs.replace(flow, entrypoint=PREPROCESSOR)
 
 
 async def _previewed(call: Call, body: FlowPreview) -> Runnable:

@@ -49,6 +49,24 @@ class RunQuery(WaitQuery, frozen=True, kw_only=True):
     scheduled_in_secs: Seconds | None = None
 
 
+class FlowPayloadQuery(PayloadQuery, frozen=True, kw_only=True):
+    """The same for a flow."""
+
+    skip_preprocessor: bool = False
+
+
+class FlowWaitQuery(WaitQuery, frozen=True, kw_only=True):
+    """The same for a flow."""
+
+    skip_preprocessor: bool = False
+
+
+class FlowRunQuery(RunQuery, frozen=True, kw_only=True):
+    """The same for a flow."""
+
+    skip_preprocessor: bool = False
+
+
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Code to run without deploying it."""
 
