@@ -395,3 +395,28 @@ async def test_what_the_scheduler_reads_of_flows_and_scripts(api: House) -> None
     assert await look("SELECT * FROM platform.flow_to_run('w', 'u/ann/for_scheduler', 'ann', false)") is None
     # Its jobs end as they began.
     assert await look(definition, "w", version) is not None
+
+
+async def test_an_expression_that_is_no_javascript_is_refused_with_its_place(api: House) -> None:
+    good = {**code(), "skip_if": {"expr": "results['x-y'] ?? await variable('u/ann/v')"}}
+    wrong = {**code("b"), "stop_after_if": {"expr": "a b"}}
+    for value, place in (
+        ({"modules": [good, wrong]}, ("'b'", "stop_after_if.expr", "SyntaxError")),
+        ({"modules": [good], "skip_expr": "flow_input."}, ("of the flow", "skip_expr", "SyntaxError")),
+    ):
+        preview = await api.post("ann", "jobs/run/preview_flow", {"value": value, "args": {}}, status=422)
+        for said in (await refused(api, 422, value=value), preview.text):
+            assert all(part in said for part in place), said
+    # What never ends is never executed.
+    assert await api.flow("u/ann/expressed", [good, {**code("b"), "skip_if": {"expr": "while (true) {}"}}])
+
+
+async def test_expressions_are_not_read_where_no_process_can_be_had(
+    own_database_urls: DatabaseUrls,
+) -> None:
+    async with house(own_database_urls) as api:
+        await api.person("ann")
+        await api.context.expressions._javascript.__aexit__()
+        modules = [{**code(), "skip_if": {"expr": "1"}}]
+        assert "Expressions" in await refused(api, 503, value={"modules": modules})
+        assert await api.flow("u/ann/plain", [code()])

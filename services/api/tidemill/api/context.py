@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from tidemill.api.flows.expressions import Expressions
 from tidemill.api.settings import ApiSettings
 from tidemill.api.tokens.usage import TokenUsage
 from tidemill.api.users.guessing import Guesses
@@ -18,6 +19,7 @@ from tidemill.chassis.clock import Clock
 from tidemill.chassis.database import Database
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.health import Health
+from tidemill.chassis.javascript import JavaScript, JavaScriptSettings
 from tidemill.chassis.outbox import Outbox
 from tidemill.chassis.service import Frame, background
 
@@ -43,6 +45,8 @@ class ApiContext:
     """Those who wait for jobs at this replica."""
     passwords: Passwords
     guesses: Guesses
+    expressions: Expressions
+    """Those of flows, read before a flow is taken."""
     token_usage: TokenUsage
     closing: asyncio.Event
     """Set when this process goes: a handler that is cancelled from then on has not been left by its client."""
@@ -52,27 +56,28 @@ class ApiContext:
 async def open_context(frame: Frame, settings: ApiSettings, waiters: "Waiters") -> AsyncIterator[ApiContext]:
     """Make the parts for the block, with the loop that writes down when tokens were used."""
     usage = TokenUsage(frame.database, frame.clock)
-    passwords = Passwords()
-    context = ApiContext(
-        settings=settings,
-        database=frame.database,
-        outbox=frame.outbox,
-        broker=frame.broker,
-        health=frame.health,
-        clock=frame.clock,
-        waiters=waiters,
-        passwords=passwords,
-        guesses=Guesses(frame.clock),
-        token_usage=usage,
-        closing=asyncio.Event(),
-    )
     write_usage = loops.Loop(name="token-usage", every=_WRITE_USAGE_EVERY, turn=usage.turn)
-    try:
+    async with AsyncExitStack() as stack:
+        javascript = await stack.enter_async_context(JavaScript(JavaScriptSettings()))
+        passwords = Passwords()
+        stack.callback(passwords.close)
+        context = ApiContext(
+            settings=settings,
+            database=frame.database,
+            outbox=frame.outbox,
+            broker=frame.broker,
+            health=frame.health,
+            clock=frame.clock,
+            waiters=waiters,
+            passwords=passwords,
+            guesses=Guesses(frame.clock),
+            expressions=Expressions(javascript),
+            token_usage=usage,
+            closing=asyncio.Event(),
+        )
         async with background(loops.run(write_usage, frame.health)):
             yield context
         await _write_the_rest(usage)
-    finally:
-        passwords.close()
 
 
 async def _write_the_rest(usage: TokenUsage) -> None:

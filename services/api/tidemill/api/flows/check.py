@@ -2,7 +2,7 @@
 
     bytes ──▶ read() ──▶ Checked: the flow, what its steps name, its expressions, the locks of its own code
 
-What is named is looked up by `references.py`, expressions are read by the JavaScript helper.
+What is named is looked up by `references.py`, expressions are read by `expressions.py`.
 """
 
 import re
@@ -123,6 +123,11 @@ def read(value: bytes) -> Checked:
     return Checked(flow=flow, scripts=scripts, versions=versions, flows=subflows, expressions=expressions, locks=locks)
 
 
+def wrong_expression(expression: Expression, why: str) -> Unprocessable:
+    """Return what is wrong with a flow because of an expression that can't be read."""
+    return _wrong(expression.module, expression.field, f"is no JavaScript: {why}")
+
+
 def _decoded(value: bytes) -> Flow:
     try:
         plain = msgspec.json.decode(value)
@@ -140,14 +145,9 @@ def _decoded(value: bytes) -> Flow:
 
 def _depth(value: Any) -> int:
     depth, level = 0, [value]
-    while level:
+    while level := [each for each in level if isinstance(each, dict | list)]:
         depth += 1
-        level = [
-            inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     return depth
 
 

@@ -106,6 +106,7 @@ async def _checked(call: Call, new: EditFlow, path: str) -> tuple[Checked, str]:
     """Return what the value is made of, and what is to be said of flows that it names before they are there."""
     rules.check(new, path)
     checked = check.read(bytes(new.value))
+    await call.ctx.expressions.check(checked.expressions)
     absent = await references.check(call.ctx.database, call.workspace, path, checked, call.viewer)
     return checked, rules.note_of(absent)
 

@@ -73,6 +73,7 @@ def _entered(call: Call, flow: Runnable) -> Runnable:
 async def _previewed(call: Call, body: FlowPreview) -> Runnable:
     checked = check.read(bytes(body.value))
     runnable = rules.flow_preview(body, checked.flow)
+    await call.ctx.expressions.check(checked.expressions)
     absent = await references.check(call.ctx.database, call.workspace, runnable.path, checked, call.viewer)
     for module, missing in absent.items():
         raise references.absent_flow(module, missing)
