@@ -206,7 +206,8 @@ $$;
 -- Cancel all that is below a job, whose row the caller has locked and marked: what waits ends here, what runs is marked
 -- unless `force` withdraws its claim, and a flow of which something still runs is marked and ends after that.
 CREATE OR REPLACE FUNCTION queue.cancel_below(p_id uuid, p_by text, p_reason text, p_force boolean) RETURNS json[]
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     v_ids  uuid[];
     v_job  queue.live_job;

@@ -238,7 +238,7 @@ def _check_module(module: Module, *, same_worker: bool) -> None:
         ("delete_after_secs", module.delete_after_secs, LONGEST_WAIT_S),
     ):
         _check_range(module.id, field, number, most)
-    if module.debouncing is not None and bytes(module.debouncing) not in _EMPTY:
+    if bytes(module.debouncing) not in _EMPTY:
         raise _wrong(module.id, "debouncing", "is not supported: runs are not debounced yet")
     if module.retry is not None:
         _check_retry(module.id, module.retry)
