@@ -191,7 +191,7 @@ async def test_the_version_needs_no_login(api: Api) -> None:
     assert (await api.nobody.get("/version", headers={"Cookie": "token=stale"})).status == 200
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/w/starter/flows/list", "/w/starter/nothing/at/all", "/users", "/"])
+@pytest.mark.parametrize("path", ["/nothing", "/w/starter/apps/list", "/w/starter/nothing/at/all", "/users", "/"])
 async def test_an_unknown_path_is_a_plain_404_and_never_html(api: Api, path: str) -> None:
     answer = await (await api.admin()).get(path, headers={"Accept": "text/html"})
     assert (answer.status, answer.content_type) == (404, "text/plain")
