@@ -25,7 +25,8 @@ from tidemill.api.http.operations import OPERATIONS
 from tidemill.api.http.route import ADMINS, Route
 
 _CALL = re.compile(r'"method": "(\w+)",\s*"url": "([^"]+)"')
-_PARSES = re.compile(r"def _parse_response.*?HTTPStatus\.", re.DOTALL)
+# Of one operation the client knows nothing but how it is refused.
+_PARSES = re.compile(r"def _parse_response.*?HTTPStatus\.(?!CONFLICT)", re.DOTALL)
 _NAME = re.compile(r"\{(\w+)(?:\.\.\.)?\}")
 
 NOT_KNOWN = {
