@@ -367,3 +367,66 @@ async def test_a_slot_of_a_limit_that_is_deleted_goes_to_the_next(api: House) ->
     first, second = await api.run("u/ann/limited"), await api.run("u/ann/limited")
     await api.post("root", "jobs/delete", [str(first)])
     assert await api.queue.state_of(second) == "queued"
+
+
+STEP = {"id": "a", "value": {"type": "identity"}}
+
+
+async def test_flows_are_brought_over_and_begin_anew(api: House) -> None:
+    if (await api.get("ann", "flows/exists/u/ann/f")).json is False:
+        await api.flow("u/ann/f", [STEP])
+    version = (await api.get("ann", "flows/get_latest_version/u/ann/f")).json["id"]
+    for path, query in (("f/u/ann/f", {}), (f"fv/{version}", {"skip_preprocessor": "true"})):
+        await api.post("ann", f"jobs/run/{path}", {"x": 1}, status=201, **query)
+    await api.post("ann", "jobs/run/preview_flow", {"value": {"modules": [STEP]}, "args": {"x": 1}}, status=201)
+    exported = (await api.get("root", "jobs/queue/export")).json
+    assert [(each["job_kind"], each.get("preprocessed"), "language" in each) for each in reversed(exported)] == [
+        ("flow", False, False),
+        ("flow", None, False),
+        ("flowpreview", None, False),
+    ]
+    await api.queue.empty()
+    await brought(api, "queue", exported)
+    again = (await api.get("root", "jobs/queue/export")).json
+    kept = ("job_kind", "script_path", "script_hash", "raw_code", "args", "preprocessed", "tag")
+    assert {each["id"]: [each.get(name) for name in kept] for each in again} == {
+        each["id"]: [each.get(name) for name in kept] for each in exported
+    }
+
+
+async def test_a_step_that_has_not_ended_stays_with_its_flow(api: House) -> None:
+    flow = a_job(kind="flowpreview", language="", tag="flow", code='{"modules": []}', path=None)
+    await api.queue.ask(flow)
+    await api.queue.ask(a_job(parent_job=flow["id"], step_id="a"))
+    await api.queue.ask(a_job(kind="flownode", language="", tag="flow", parent_job=flow["id"]))
+    assert [each["id"] for each in (await api.get("root", "jobs/queue/export")).json] == [str(flow["id"])]
+
+
+async def test_flows_that_have_ended_are_brought_over(api: House) -> None:
+    job = a_completed(job_kind="flow", script_path="u/ann/f", script_hash="7", language=..., tag="flow")
+    await brought(api, "completed", [job])
+    (found,) = (await api.get("root", "jobs/completed/export")).json
+    assert {name: found.get(name) for name in ("id", "job_kind", "script_hash", "tag", "result")} == {
+        name: job[name] for name in ("id", "job_kind", "script_hash", "tag", "result")
+    }
+    assert "language" not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "names"),
+    [
+        ({"job_kind": "flow", "script_path": "u/ann/f"}, 422, "language"),
+        ({"job_kind": "flow", "script_path": "u/ann/none", "language": ...}, 404, "u/ann/none"),
+        ({"job_kind": "flow", "script_path": "u/ann/f", "script_hash": "99999999", "language": ...}, 404, "99999999"),
+        ({"job_kind": "flowpreview", "raw_code": '{"modules": 7}', "language": ...}, 422, "modules"),
+        ({"job_kind": "flowpreview", "raw_code": ..., "language": ...}, 400, "value"),
+        ({"job_kind": "flownode", "language": ...}, 422, "part of a flow"),
+        ({"job_kind": "flowscript", "raw_code": "x"}, 422, "part of a flow"),
+        ({"job_kind": "flowdependencies", "language": ...}, 422, "dependencies"),
+        ({"language": ...}, 422, "language"),
+    ],
+)
+async def test_attack_what_is_no_flow_here_is_not_brought_over(
+    api: House, changes: dict[str, Any], status: int, names: str
+) -> None:
+    assert names in await brought(api, "queue", [a_queued(**changes)], status=status)

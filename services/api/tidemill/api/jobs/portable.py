@@ -18,13 +18,14 @@ from tidemill.api.http.paging import Paged
 from tidemill.api.jobs import tags
 from tidemill.api.jobs.schemas import MOST_SELECTED, Raw, RunSeconds
 from tidemill.api.scripts import paths
-from tidemill.shared.script import JobKind, Language, Outcome
+from tidemill.shared.script import CODELESS, FLOW_TAG, FLOWS, JobKind, Language, Outcome
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _Words = Annotated[str, msgspec.Meta(max_length=10_000)]
 _Trigger = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,30}$")]
 _Version = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}$")]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+_WITHOUT_CODE = FLOWS | {JobKind.FLOW_DEPENDENCIES}
 _THE_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _CLOCKS_DIFFER = timedelta(minutes=5)
 
@@ -38,7 +39,8 @@ class Portable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     permissioned_as: _Name
     email: _Name
     job_kind: JobKind
-    language: Language
+    language: Language | None = None
+    """None for what runs no code by itself."""
     visible_to_owner: bool
     permissioned_as_email: _Name | None = None
     parent_job: UUID | None = None
@@ -53,6 +55,7 @@ class Portable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     is_flow_step: Literal[False] | None = None
     same_worker: Literal[False] | None = None
     preprocessed: Literal[False] | None = None
+    """False for a flow that begins with its preprocessor."""
     trigger: None = None
     raw_lock: None = None
     raw_flow: None = None
@@ -158,16 +161,23 @@ def refuse_bad(jobs: Sequence[Portable], now: datetime) -> None:
             raise _wrong(at, "script_path", wrong)
         if job.tag is not None and (wrong := tags.why_not(job.tag)) is not None:
             raise _wrong(at, "tag", wrong)
-        if job.job_kind == JobKind.SCRIPT and (job.script_path is None or job.raw_code is not None):
-            raise _wrong(at, "script_path", "must be there, and raw_code not, for a job of a script")
-        if job.job_kind == JobKind.PREVIEW and (job.raw_code is None or job.script_hash is not None):
-            raise _wrong(at, "raw_code", "must be there, and script_hash not, for a preview")
+        _refuse_mixture(at, job)
         if job.args is not UNSET and not bytes(job.args).lstrip().startswith(b"{"):
             raise _wrong(at, "args", "must be an object")
         for name in ("created_at", "started_at", "completed_at"):
             moment = getattr(job, name, None)
             if moment is not None and not _THE_FIRST <= moment <= now + _CLOCKS_DIFFER:
                 raise _wrong(at, name, "lies in the future or before 1970")
+
+
+def _refuse_mixture(at: int, job: Portable) -> None:
+    """Raise Unprocessable for fields that no job of this kind has, or lacks."""
+    if job.job_kind not in CODELESS and (job.language is None) != (job.job_kind in _WITHOUT_CODE):
+        raise _wrong(at, "language", "must be there for what runs code, and not for flows")
+    if job.job_kind == JobKind.SCRIPT and (job.script_path is None or job.raw_code is not None):
+        raise _wrong(at, "script_path", "must be there, and raw_code not, for a job of a script")
+    if job.job_kind == JobKind.PREVIEW and (job.raw_code is None or job.script_hash is not None):
+        raise _wrong(at, "raw_code", "must be there, and script_hash not, for a preview")
 
 
 def top_of(jobs: Sequence[Portable]) -> Mapping[UUID, UUID | None]:
@@ -217,10 +227,10 @@ def ended(
         kind=job.job_kind,
         path=job.script_path,
         hash=job.script_hash,
-        language=job.language,
+        language=job.language or "",
         code=job.raw_code,
         args=msgspec.Raw(b"{}") if job.args is UNSET else job.args,
-        tag=job.tag or job.language,
+        tag=job.tag or job.language or FLOW_TAG,
         priority=job.priority,
         timeout_s=job.timeout,
         parent_job=job.parent_job,

@@ -149,13 +149,16 @@ WHERE s.workspace_id = $1 AND NOT s.deleted AND (s.hash = ANY ($2) OR s.path = A
 SELECT c.id, c.answer, c.worker_run, c.reply_to, c.said FROM queue.cancel_jobs($1, $2, $3, $4, $5, $6) c;
 
 -- name: portable
+-- A step that has not ended is left out: it belongs to its flow, which begins anew.
 SELECT j.id, j.kind, j.path, j.hash, j.language, j.code, j.args, j.tag, j.priority, j.timeout_s, j.due_at, j.parent_job, j.trigger_kind,
        j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.outcome, j.result, j.started_at, j.finished_at,
        j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels,
+       j.kind = 'flow' AND j.entrypoint IS NOT NULL AND j.at_step IS NULL AS is_to_be_preprocessed,
        (SELECT string_agg(c.text, '' ORDER BY c.claim_no, c.seq) FROM queue.job_log c
         WHERE c.job_id = $2 AND c.born = (SELECT queue.locate($2))) AS logs
 FROM queue.any_job j
-WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1;
+WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1
+  AND (j.outcome IS NOT NULL OR j.step_id IS NULL AND j.kind <> 'flownode');
 
 -- name: emails_of
 SELECT m.username, m.email FROM platform.member m WHERE m.workspace_id = $1 AND m.username = ANY ($2);

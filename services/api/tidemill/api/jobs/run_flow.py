@@ -28,7 +28,7 @@ async def version(call: Call) -> web.StreamResponse:
 async def preview(call: Call) -> web.StreamResponse:
     """Request a job of the flow in the body and answer its id."""
     body: FlowPreview = call.body
-    return await run.id_of(call, await _previewed(call, body), run.written_args(call, body.args))
+    return await run.id_of(call, await previewed(call, body), run.written_args(call, body.args))
 
 
 async def wait_for_path(call: Call) -> web.StreamResponse:
@@ -46,7 +46,18 @@ async def wait_for_version(call: Call) -> web.StreamResponse:
 async def wait_for_preview(call: Call) -> web.StreamResponse:
     """Run the flow in the body and answer its result."""
     body: FlowPreview = call.body
-    return await run.result_of(call, await _previewed(call, body), run.written_args(call, body.args))
+    return await run.result_of(call, await previewed(call, body), run.written_args(call, body.args))
+
+
+async def previewed(call: Call, body: FlowPreview) -> Runnable:
+    """Return what a preview runs; raises an HttpError, naming what is wrong, where it can't be run."""
+    checked = check.read(bytes(body.value))
+    runnable = rules.flow_preview(body, checked.flow)
+    await call.ctx.expressions.check(checked.expressions)
+    absent = await references.check(call.ctx.database, call.workspace, runnable.path, checked, call.viewer)
+    for module, missing in absent.items():
+        raise references.absent_flow(module, missing)
+    return runnable
 
 
 async def _by_path(call: Call) -> Runnable:
@@ -68,13 +79,3 @@ def _entered(call: Call, flow: Runnable) -> Runnable:
     """Return the flow with where it begins: at its preprocessor, if it has one, unless that is to be left out."""
     query: FlowRunQuery | FlowWaitQuery | FlowPayloadQuery = call.query
     return flow if query.skip_preprocessor else structs.replace(flow, entrypoint=PREPROCESSOR)
-
-
-async def _previewed(call: Call, body: FlowPreview) -> Runnable:
-    checked = check.read(bytes(body.value))
-    runnable = rules.flow_preview(body, checked.flow)
-    await call.ctx.expressions.check(checked.expressions)
-    absent = await references.check(call.ctx.database, call.workspace, runnable.path, checked, call.viewer)
-    for module, missing in absent.items():
-        raise references.absent_flow(module, missing)
-    return runnable

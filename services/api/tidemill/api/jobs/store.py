@@ -256,7 +256,7 @@ async def portable(db: Executor, workspace: str, job_id: UUID) -> Portable | Non
         "permissioned_as_email": row["email"],
         "email": row["email"],
         "job_kind": JobKind(row["kind"]),
-        "language": Language(row["language"]),
+        "language": Language(row["language"]) if row["language"] else None,
         "visible_to_owner": row["visible_to_owner"],
         "parent_job": row["parent_job"],
         "script_path": row["path"],
@@ -269,6 +269,7 @@ async def portable(db: Executor, workspace: str, job_id: UUID) -> Portable | Non
         "trigger_kind": row["trigger_kind"],
     }
     if row["outcome"] is None:
+        common["preprocessed"] = False if row["is_to_be_preprocessed"] else None
         return PortableQueued(**common, scheduled_for=row["due_at"])
     started_at = row["started_at"]
     return PortableCompleted(

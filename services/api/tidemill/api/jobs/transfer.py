@@ -7,17 +7,19 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from tidemill.api.flows.version import number_of
 from tidemill.api.http.answer import text
 from tidemill.api.http.errors import HttpError, NotFound, Unprocessable
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import args as arguments
-from tidemill.api.jobs import browse, portable, rules, store
+from tidemill.api.jobs import browse, portable, rules, run_flow, store
 from tidemill.api.jobs.portable import ExportQuery, Portable, PortableCompleted, PortableQueued
 from tidemill.api.jobs.rules import JobRequest, Runnable
-from tidemill.api.jobs.schemas import ListQuery, RunQuery
+from tidemill.api.jobs.schemas import FlowPreview, ListQuery, RunQuery
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.outbox import to_say
 from tidemill.chassis.telemetry import current_traceparent
+from tidemill.shared.flow import PREPROCESSOR
 from tidemill.shared.script import CODELESS, JobKind
 
 
@@ -142,13 +144,17 @@ async def _runnable(call: Call, job: PortableQueued) -> Runnable:
     if job.job_kind is JobKind.PREVIEW or job.job_kind in CODELESS:
         return Runnable(
             kind=job.job_kind,
-            language=job.language,
+            language=job.language or "",
             path=job.script_path,
             code=job.raw_code,
             priority=job.priority,
         )
-    if job.job_kind is JobKind.DEPENDENCIES:
+    if job.job_kind in (JobKind.DEPENDENCIES, JobKind.FLOW_DEPENDENCIES):
         raise Unprocessable("What looks for dependencies is asked for anew, by deploying or by jobs/run/dependencies.")
+    if job.job_kind in (JobKind.FLOW, JobKind.FLOW_PREVIEW):
+        return await _flow(call, job)
+    if job.job_kind in (JobKind.FLOW_NODE, JobKind.FLOW_SCRIPT):
+        raise Unprocessable("A part of a flow is run by the flow alone.")
     db, path = call.ctx.database, job.script_path or ""
     script = await (
         store.script_by_path(db, call.workspace, path, call.viewer)
@@ -160,6 +166,25 @@ async def _runnable(call: Call, job: PortableQueued) -> Runnable:
     if script.language != job.language:
         raise Unprocessable(f"The script at {path} is {script.language} and not {job.language}.")
     return msgspec.structs.replace(script, priority=job.priority) if job.priority is not None else script
+
+
+async def _flow(call: Call, job: PortableQueued) -> Runnable:
+    if job.job_kind is JobKind.FLOW_PREVIEW:
+        body = FlowPreview(value=msgspec.Raw((job.raw_code or "").encode()), path=job.script_path, tag=job.tag)
+        return msgspec.structs.replace(await run_flow.previewed(call, body), priority=job.priority)
+    db, path = call.ctx.database, job.script_path or ""
+    flow = await (
+        store.flow_by_path(db, call.workspace, path, call.viewer)
+        if job.script_hash is None
+        else store.flow_by_version(db, call.workspace, number_of(job.script_hash), call.viewer)
+    )
+    if flow is None or flow.path != path:
+        raise NotFound(f"There is no version {job.script_hash or ''} of a flow at {path}.")
+    return msgspec.structs.replace(
+        flow,
+        priority=flow.priority if job.priority is None else job.priority,
+        entrypoint=None if job.preprocessed is None else PREPROCESSOR,
+    )
 
 
 def _refuse_tags(call: Call, tags: Sequence[str]) -> None:
