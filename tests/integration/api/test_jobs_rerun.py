@@ -1,5 +1,6 @@
 """Running jobs again, many at a time, over HTTP."""
 
+import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -93,11 +94,39 @@ async def test_what_is_not_understood_is_refused_before_anything_runs(api: House
     assert await api.queue.look.fetchval("SELECT count(*) FROM queue.job") == 1
 
 
-async def test_only_jobs_of_scripts_run_again(api: House) -> None:
+async def test_only_jobs_of_scripts_and_flows_run_again(api: House) -> None:
     code = await api.preview()
     assert str(code) in (await rerun(api, await api.run("u/ann/s"), code, status=422))[0]
     flows = {"job_ids": [], "script_options_by_path": {}, "flow_options_by_path": {"u/ann/f": {}}}
     await api.post("ann", "jobs/run/batch_rerun_jobs", flows, status=422)
+
+
+async def test_flows_run_again_at_their_version_or_the_latest_with_changed_arguments(api: House) -> None:
+    # At the path of the script, so that options for the one are not taken for the other's.
+    old = await api.flow("u/ann/s", schema={"old": True})
+    job = (await api.post("ann", "jobs/run/f/u/ann/s", {"a": 1, "b": 2}, status=201)).text
+    await api.post("ann", "flows/update/u/ann/s", {"summary": "", "value": {"modules": []}, "schema": {"new": True}})
+    new = (await api.get("ann", "flows/get_latest_version/u/ann/s")).json["id"]
+    groups = (await api.post("ann", "jobs/list_selected_job_groups", [job, str(await api.run("u/ann/s"))])).json
+    assert [(each["kind"], each["script_path"]) for each in groups] == [("script", "u/ann/s"), ("flow", "u/ann/s")]
+    assert groups[1]["latest_schema"] == {"new": True}
+    assert groups[1]["schemas"] == [{"schema": {"old": True}, "script_hash": str(old), "job_ids": [job]}]
+    changed = {"input_transforms": {"a": {"type": "static", "value": 7}}}
+    for options, version, args in (
+        ({}, old, {"a": 1, "b": 2}),
+        ({"u/ann/s": changed}, old, {"a": 7, "b": 2}),
+        ({"u/ann/s": {"use_latest_version": True}}, new, {"a": 1, "b": 2}),
+    ):
+        body = {"job_ids": [job], "script_options_by_path": {}, "flow_options_by_path": options}
+        line = (await api.post("ann", "jobs/run/batch_rerun_jobs", body, status=201)).text.strip()
+        row = await api.queue.look.fetchrow("SELECT * FROM queue.job WHERE id = $1::text::uuid", line)
+        assert row is not None
+        assert (row["kind"], row["hash"], json.loads(row["args"]), row["entrypoint"]) == (
+            "flow", str(version), args, None,
+        )  # fmt: skip
+    await rerun(api, uuid.UUID(job), status=422, options={"u/ann/s": {}})
+    await api.call("ann", "DELETE", "flows/delete/u/ann/s", status=200)
+    assert "u/ann/s" in (await rerun(api, uuid.UUID(job), status=404))[0]
 
 
 async def test_a_script_that_is_gone_is_named_before_anything_runs(api: House) -> None:

@@ -145,6 +145,13 @@ SELECT s.hash, s.path, s.schema, NOT s.archived AS is_head FROM platform.script 
 WHERE s.workspace_id = $1 AND NOT s.deleted AND (s.hash = ANY ($2) OR s.path = ANY ($3) AND NOT s.archived)
   AND platform.may_read(s.path, $4, $5);
 
+-- name: flow_schemas
+-- Of some versions of flows and of the newest ones of some paths.
+SELECT v.id::text AS hash, f.path, v.schema, v.id = f.version AND NOT f.archived AS is_head
+FROM platform.flow f JOIN platform.flow_version v ON v.flow_id = f.id
+WHERE f.workspace_id = $1 AND NOT f.deleted AND (v.id = ANY ($2::bigint[]) OR f.path = ANY ($3) AND v.id = f.version)
+  AND platform.may_read(f.path, $4, $5);
+
 -- name: cancel_many
 SELECT c.id, c.answer, c.worker_run, c.reply_to, c.said FROM queue.cancel_jobs($1, $2, $3, $4, $5, $6) c;
 

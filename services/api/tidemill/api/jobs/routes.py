@@ -300,13 +300,12 @@ ROUTES: tuple[Route, ...] = (
         path="/w/{workspace}/jobs/run/batch_rerun_jobs",
         handler=rerun.batch,
         policy=RUN,
-        summary="Run jobs of scripts again, each with its own arguments or some of them changed",
+        summary="Run jobs of scripts and flows again, each with its own arguments or some of them changed",
         body=BatchRerun,
         answers={
             201: answers_text("A line for each job: the id of the new one, or `Error: ...` when it can't be run."),
             404: _MISSING,
         },
-        refuses={"flow_options_by_path": Refused(reason="there are no flows yet")},
         audited="jobs.run",
     ),
     Route(
@@ -314,9 +313,9 @@ ROUTES: tuple[Route, ...] = (
         path="/w/{workspace}/jobs/list_selected_job_groups",
         handler=rerun.groups,
         policy=READ,
-        summary="Group jobs by their scripts and versions, with the schemas of those",
+        summary="Group jobs by their scripts or flows and versions, with the schemas of those",
         body=Selection,
-        answers={200: answers_json(list[JobGroup], "By path; what was no job of a script is left out.")},
+        answers={200: answers_json(list[JobGroup], "By path; what was no job of a script or a flow is left out.")},
     ),
     Route(
         method="POST",

@@ -53,7 +53,7 @@ PREVIEW_REFUSES: Mapping[str, Refused] = {
     "lock": Refused(reason="a preview finds its dependencies by itself"),
     "modules": Refused(reason="scripts of more than one file are not supported yet"),
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
-    "flow_path": Refused(reason="there are no flows yet"),
+    "flow_path": Refused(reason="a flow runs its steps itself: send it to jobs/run/preview_flow"),
     "script_hash": Refused(reason="run a deployed version by its hash instead"),
     "dedicated_worker": Refused(reason="a process is kept for deployed versions only"),
     "format": Refused(reason="bundles are not supported yet"),
@@ -344,7 +344,7 @@ def listing(query: ListQuery, *, finished: bool | None = None) -> Listing:
             return Listing(nothing=True)
         finished = True
     states, outcomes = _states(query), _outcomes(query)
-    # There are no flows, schedules and triggers yet, so no job comes from one; and none can be marked as resolved.
+    # There are no schedules and triggers yet, so no job comes from one; and none can be marked as resolved.
     from_nowhere = any(_only_some(getattr(query, name)) for name in ("schedule_path", "trigger_path"))
     nothing = bool(query.is_flow_step) or bool(query.resolved) or from_nowhere or states == [] or outcomes == []
     after = THE_NEWEST if query.cursor is None else cursor(query.cursor)

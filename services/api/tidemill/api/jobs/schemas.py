@@ -129,17 +129,18 @@ class InputTransform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RerunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the jobs of one script are run again."""
+    """How the jobs of one script or flow are run again."""
 
     input_transforms: dict[str, InputTransform] = {}
     use_latest_version: bool = False
 
 
 class BatchRerun(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs are run again, and how those of each script."""
+    """Which jobs are run again, and how those of each script and flow."""
 
     job_ids: Selection
     script_options_by_path: dict[str, RerunOptions] = {}
+    flow_options_by_path: dict[str, RerunOptions] = {}
 
 
 class SchemaGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,9 +152,9 @@ class SchemaGroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """The jobs of one script, by their versions."""
+    """The jobs of one script or flow, by their versions."""
 
-    kind: Literal["script"]
+    kind: Literal["script", "flow"]
     script_path: str
     latest_schema: Raw
     schemas: list[SchemaGroup]

@@ -42,6 +42,8 @@ _REFUSALS: Mapping[str, tuple[type[HttpError], str]] = {
     "TM008": (Forbidden, "This workspace is archived or deleted: nothing runs in it any more."),
     "TM007": (Unprocessable, "The Idempotency-Key was used for another request."),
 }
+_LONGEST_NUMBER = 18
+"""Digits of a flow's version; an imported job may name anything."""
 _ASKED_BEFORE = "TM006"
 """What the queue answers to a request that it does not take."""
 
@@ -346,6 +348,15 @@ async def schemas(
 ) -> Sequence[Schema]:
     """Return the schemas of some versions and of the heads of some paths."""
     rows = await db.fetch(QUERIES.schemas, workspace, list(hashes), list(paths), viewer.username, viewer.is_admin)
+    return [Schema(**row) for row in rows]
+
+
+async def flow_schemas(
+    db: Executor, workspace: str, versions: Sequence[str], paths: Sequence[str], viewer: Viewer
+) -> Sequence[Schema]:
+    """Return the schemas of some versions of flows and of what is newest at some paths."""
+    numbers = [int(each) for each in versions if each.isdecimal() and len(each) <= _LONGEST_NUMBER]
+    rows = await db.fetch(QUERIES.flow_schemas, workspace, numbers, list(paths), viewer.username, viewer.is_admin)
     return [Schema(**row) for row in rows]
 
 
