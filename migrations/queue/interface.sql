@@ -718,14 +718,17 @@ BEGIN
 END
 $$;
 
--- All that is known of a job, finished or not; `state` is its outcome once it has one.
+-- All that is known of a job, finished or not; `state` is its outcome once it has one, and `parked` true of a flow that
+-- waits for approvals.
 CREATE OR REPLACE VIEW queue.any_job AS
 SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesce(j.code, c.code) AS code, j.entrypoint, j.args, j.tag,
        j.priority, j.due_at, j.timeout_s, j.parent_job, j.root_job, j.scope_job, j.step_id, j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email,
        coalesce(l.state, f.outcome) AS state, f.outcome, f.result, coalesce(f.started_at, l.claimed_at) AS started_at,
        f.finished_at, coalesce(f.worker, w.name) AS worker, coalesce(f.claims, l.claims) AS claims,
        coalesce(f.canceled_by, l.cancel_by) AS canceled_by, coalesce(f.canceled_reason, l.cancel_reason) AS canceled_reason,
-       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted, l.at_step, l.wake_at
+       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted, l.at_step, l.wake_at,
+       CASE l.state WHEN 'suspended' THEN (
+           SELECT s.state = 'waiting' FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step) END AS parked
 FROM queue.job j
 LEFT JOIN queue.inline_code c ON c.hash = j.code_hash
 LEFT JOIN queue.finished_job f ON f.id = j.id AND f.born = j.born
@@ -740,7 +743,10 @@ FROM queue.job j;
 
 -- Unfinished jobs only, for lists that would otherwise read every partition.
 CREATE OR REPLACE VIEW queue.unfinished_job AS
-SELECT l.id, l.born, l.workspace_id, l.state, l.due_at, l.tag FROM queue.live_job l;
+SELECT l.id, l.born, l.workspace_id, l.state, l.due_at, l.tag,
+       CASE l.state WHEN 'suspended' THEN (
+           SELECT s.state = 'waiting' FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step) END AS parked
+FROM queue.live_job l;
 
 -- Jobs that have labels, for lists that would otherwise look at how each job ended.
 CREATE OR REPLACE VIEW queue.labeled_job AS

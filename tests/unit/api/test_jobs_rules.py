@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tidemill.api.http.errors import BadRequest, Unprocessable
 from tidemill.api.http.route import Viewer
 from tidemill.api.jobs import rules
+from tidemill.api.jobs.flow_status import FlowStatus, ModuleState, ModuleStatus
 from tidemill.api.jobs.rules import JobRequest, Runnable
 from tidemill.api.jobs.schemas import ListQuery, Preview, RunQuery, UpdateQuery
 from tidemill.shared.ids import new_job_id
@@ -100,7 +101,7 @@ def test_previews_are_refused_by_field() -> None:
         (ListQuery(running=True, success=True), None, False, True),
         (ListQuery(running=False), True, True, True),
         (ListQuery(success=True), False, False, True),
-        (ListQuery(is_flow_step=True), None, None, True),
+        (ListQuery(is_flow_step=True), None, None, False),
         (ListQuery(is_flow_step=False), None, None, False),
         (ListQuery(success=True, status="failure"), None, True, True),
     ],
@@ -159,6 +160,30 @@ def test_what_is_new_is_a_log_a_state_or_the_end() -> None:
     assert new(UpdateQuery(), "success", "success")
     assert new(UpdateQuery(), "queued", tail="x", units=1)
     assert not new(UpdateQuery(log_offset=1), "queued", units=1)
+
+
+_APART = ModuleStatus(type=ModuleState.WAITING_FOR_PRIOR_STEPS, id="failure")
+
+
+def test_new_of_a_flow_is_any_step_that_went_on() -> None:
+    at = {
+        state: FlowStatus(step=0, modules=[ModuleStatus(type=state, id="a")], failure_module=_APART)
+        for state in ModuleState
+    }
+    before, after = at[ModuleState.IN_PROGRESS], at[ModuleState.SUCCESS]
+
+    def new(now: FlowStatus | None, known: FlowStatus | None, *, running: bool = True, parked: bool = False) -> bool:
+        query = UpdateQuery(running=running)
+        said, is_new = rules.update(
+            query, "suspended", None, "", 0, 0, None, parked=parked, flow_status=now, known_status=known
+        )
+        assert said.running is not parked
+        return is_new
+
+    assert new(after, before)
+    assert not new(before, before)
+    assert new(before, before, parked=True)
+    assert not new(before, before, parked=True, running=False)
 
 
 def test_an_update_hands_out_each_unit_once() -> None:

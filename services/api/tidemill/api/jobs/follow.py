@@ -30,10 +30,14 @@ _STEP = timedelta(milliseconds=500)
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a stream lasts, how often it shows life and looks by itself, and how slow its reader may be."""
+    """How long a stream lasts, how often it shows life and looks by itself, and how slow its reader may be.
+
+    Nobody says of each step that it goes on, so flows are looked at more often.
+    """
 
     lasts: timedelta = timedelta(seconds=60)
     ping_every: timedelta = timedelta(seconds=5)
+    look_at_flows_every: timedelta = timedelta(seconds=1)
     write_within: timedelta = timedelta(seconds=10)
 
 
@@ -62,15 +66,15 @@ async def _follow(call: Call, response: web.StreamResponse, following: Following
     """Send what is new and return the last that there is to say."""
     query: FollowQuery = call.query
     until = call.ctx.clock.monotonic() + pace.lasts.total_seconds()
-    first = True
+    first, known = True, None
     while not call.ctx.closing.is_set():
         seen = await look.progress(call, query)
-        said, is_new = look.news(query, seen)
+        said, is_new = look.news(query, seen, known)
         if said.completed:
             return await _end(call, said)
         if is_new or first:
             await _send(call, response, _as_event(said), pace)
-        first = False
+        first, known = False, seen.flow_status
         query = msgspec.structs.replace(
             query,
             running=said.running,
@@ -80,7 +84,8 @@ async def _follow(call: Call, response: web.StreamResponse, following: Following
         left = timedelta(seconds=until - call.ctx.clock.monotonic())
         if left <= timedelta(0):
             break
-        if not await _told(call, following, min(left, pace.ping_every)):
+        patience = pace.ping_every if seen.flow_status is None else pace.look_at_flows_every
+        if not await _told(call, following, min(left, patience)):
             await _send(call, response, Ping(), pace)
     return TimeIsUp()
 

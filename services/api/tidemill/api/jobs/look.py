@@ -10,6 +10,7 @@ from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import BadRequest, NotFound
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import rules, store
+from tidemill.api.jobs.flow_status import FlowStatus
 from tidemill.api.jobs.schemas import (
     CompletedJob,
     GetQuery,
@@ -102,10 +103,12 @@ async def update(call: Call) -> web.StreamResponse:
     query: UpdateQuery = call.query
     clock = call.ctx.clock
     until = clock.monotonic() + HOLD.total_seconds()
+    known = None
     async with call.ctx.waiters.follow(job_id_of(call)) as following:
         while True:
             seen = await progress(call, query)
-            said, is_new = news(query, seen)
+            known = known or seen.flow_status
+            said, is_new = news(query, seen, known)
             left = until - clock.monotonic()
             if is_new or left <= 0:
                 return json(said)
@@ -202,14 +205,15 @@ async def progress(call: Call, query: UpdateQuery) -> store.Progress:
         log_offset=query.log_offset,
         stream_offset=query.stream_offset,
         with_logs=not query.without_logs,
+        with_steps=not query.only_the_end,
     )
     if found is None:
         raise missing(call)
     return found
 
 
-def news(query: UpdateQuery, seen: store.Progress) -> tuple[JobUpdate, bool]:
-    """Return what a follower is told, and whether any of it is new to them."""
+def news(query: UpdateQuery, seen: store.Progress, known: FlowStatus | None) -> tuple[JobUpdate, bool]:
+    """Return what a follower is told, and whether any of it is new to them, who know a flow to have come so far."""
     return rules.update(
         query,
         seen.state,
@@ -221,6 +225,9 @@ def news(query: UpdateQuery, seen: store.Progress) -> tuple[JobUpdate, bool]:
         stream=seen.stream,
         stream_from=seen.stream_from,
         stream_units=seen.stream_units,
+        parked=seen.parked,
+        flow_status=seen.flow_status,
+        known_status=known,
     )
 
 

@@ -42,10 +42,10 @@ WHERE e.id IS NULL OR e.outcome IS NOT NULL;
 
 -- name: read
 -- Visible to admins, to who asked for it, to whom it runs as, and, unless that was not wanted, to readers of its path.
-SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, CASE WHEN $6 THEN j.code END AS code, j.args, j.tag, j.priority,
-       j.due_at, j.parent_job, j.root_job, j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email,
-       j.state, j.outcome, j.result, j.started_at, j.finished_at, j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb,
-       j.labels, j.last_beat, j.worker_draining, j.deleted,
+SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, CASE WHEN $6 AND j.kind <> 'flowpreview' THEN j.code END AS code,
+       j.entrypoint, j.args, j.tag, j.priority, j.due_at, j.parent_job, j.root_job, j.scope_job, j.step_id, j.at_step, j.trigger_kind, j.visible_to_owner,
+       j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.result, j.started_at, j.finished_at, j.worker,
+       j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.worker_draining, j.deleted, j.parked,
        CASE WHEN $5 THEN (
            SELECT string_agg(c.text, '' ORDER BY c.claim_no, c.seq) FROM queue.job_log c
            WHERE c.job_id = $2 AND c.born = (SELECT queue.locate($2))) END AS logs
@@ -73,7 +73,7 @@ WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1
 
 -- name: read_update
 -- State and log in one statement: who hears that it has ended has all that it printed.
-SELECT j.state, j.outcome, j.memory_peak_kb, coalesce(l.tail, '') AS tail, coalesce(l.tail_from, 0) AS tail_from,
+SELECT j.kind, j.entrypoint, j.scope_job, j.at_step, j.parked, j.state, j.outcome, j.memory_peak_kb, coalesce(l.tail, '') AS tail, coalesce(l.tail_from, 0) AS tail_from,
        coalesce(l.units, 0) AS units, coalesce(r.tail, '') AS stream, coalesce(r.tail_from, 0) AS stream_from,
        coalesce(r.units, 0) AS stream_units
 FROM queue.any_job j
@@ -94,6 +94,43 @@ CROSS JOIN LATERAL (
 WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1
   AND ($4 OR j.created_by = $3 OR j.permissioned_as = 'u/' || $3
        OR j.visible_to_owner AND j.path IS NOT NULL AND platform.may_read(j.path, $3, $4));
+
+-- name: walk
+-- What a flow walks through, and its steps with at most so many of the children of each, as one row. $2: the job whose flow
+-- it is in. Of lists only short ones.
+SELECT (SELECT CASE
+            WHEN a.kind = 'flowpreview' THEN queue.flow_code(a.id)
+            WHEN a.hash ~ '^[0-9]{1,18}$' THEN (
+                SELECT v.value::text FROM platform.flow_version v JOIN platform.flow f ON f.id = v.flow_id
+                WHERE v.id = a.hash::bigint AND f.workspace_id = a.workspace_id) END
+        FROM queue.asked_job a WHERE a.id = $2 AND a.born = (SELECT queue.locate($2))) AS value,
+       (SELECT coalesce(json_agg(json_build_object(
+            'no', s.no, 'module', s.module, 'state', s.state, 'attempt', s.attempt, 'job_id', s.job_id, 'job_state', (
+                SELECT u.state FROM queue.unfinished_job u WHERE u.id = s.job_id),
+            'outcome', s.outcome, 'failed_retries', s.failed_retries, 'total', s.total, 'started', s.started, 'branch', s.branch,
+            'items', CASE WHEN s.state = 'started' AND pg_column_size(s.items) <= 2000 THEN s.items END, 'skipped', s.skipped,
+            'needed', s.needed, 'until', s.until,
+            'approved', CASE s.state WHEN 'waiting' THEN (
+                SELECT count(*) FROM queue.known_resume r
+                WHERE r.flow_id = s.flow_id AND r.born = s.born AND r.approved
+                  AND (r.spent_on IS NULL AND r.step_job IS NULL OR r.step_job = s.job_id)) END,
+            'approvers', (
+                SELECT json_agg(json_build_object('resume_id', r.resume_id, 'approver', coalesce(r.approver, 'anonymous')) ORDER BY r.said_at)
+                FROM queue.known_resume r
+                WHERE r.flow_id = s.flow_id AND r.born = s.born AND r.spent_on = s.no AND r.approved),
+            'children', CASE WHEN s.total IS NOT NULL OR s.started > 0 THEN (
+                SELECT json_build_object(
+                    'ids', json_agg(c.job_id ORDER BY c.index),
+                    'success', json_agg(CASE c.state WHEN 'started' THEN NULL WHEN 'ended' THEN c.outcome IN ('success', 'skipped')
+                                        ELSE c.state = 'success' END ORDER BY c.index),
+                    'started_at', json_agg(c.started_at ORDER BY c.index),
+                    'duration_ms', json_agg((extract(epoch FROM c.ended_at - c.started_at) * 1000)::bigint ORDER BY c.index))
+                FROM (
+                    SELECT * FROM queue.known_child k
+                    WHERE k.flow_id = s.flow_id AND k.born = s.born AND k.no = s.no AND k.attempt = s.attempt
+                    ORDER BY k.index LIMIT $3) c
+                HAVING count(*) > 0) END) ORDER BY s.no), '[]')
+        FROM queue.known_step s WHERE s.flow_id = $1 AND s.born = (SELECT queue.locate($1))) AS steps;
 
 -- name: cancel
 SELECT c.answer, c.worker_run, c.reply_to, c.said FROM queue.cancel_job($1, $2, $3, $4, $5, $6) c;
@@ -190,7 +227,7 @@ SELECT f.answer, f.said FROM queue.forget_job($1, $2, $3) f;
 
 -- name: count_unfinished
 -- Without a workspace, of all of them.
-SELECT count(*) AS unfinished, count(*) FILTER (WHERE u.state = 'suspended') AS suspended
+SELECT count(*) AS unfinished, count(*) FILTER (WHERE u.parked) AS suspended
 FROM queue.unfinished_job u WHERE ($1 = '' OR u.workspace_id = $1) AND ($2::text[] IS NULL OR u.tag = ANY ($2));
 
 -- name: count_finished
@@ -224,8 +261,9 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
 
 -- part: listed
        j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, j.tag, j.priority, j.due_at, j.parent_job, j.trigger_kind,
-       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.started_at, j.finished_at,
-       j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.deleted
+       j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email, j.scope_job, j.step_id, j.state, j.outcome,
+       j.started_at, j.finished_at, j.worker, j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.deleted,
+       j.parked
 
 -- part: fits_as_it_was_asked
 -- From a cursor on, what the viewer may see, and the filters on what was asked for. `born` never lies before `created_at`
@@ -249,10 +287,11 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
       AND ($22::timestamptz IS NULL OR a.created_at > $22 AND a.born > $22 - interval '5 minutes')
       AND ($23::jsonb IS NULL OR queue.json_contains(a.args, $23))
       AND ($24::text IS NULL OR strpos(lower(concat_ws(E'\n', a.id, a.path, a.tag, a.kind, a.created_by)), $24) > 0)
-      AND ($25::boolean IS NULL OR (a.entrypoint IS NULL) = $25)
+      AND ($25::boolean IS NULL OR (a.entrypoint IS NULL OR a.kind IN ('flow', 'flowpreview', 'flownode')) = $25)
+      AND ($40::boolean IS NULL OR (a.step_id IS NOT NULL) = $40)
 
 -- part: fits_as_it_went
--- The filters on what has become of a job.
+-- The filters on what has become of a job. A flow runs unless it waits for approvals.
 WHERE ($28::text[] IS NULL OR coalesce(j.worker LIKE ANY ($28), false) <> ('worker' = ANY ($10)))
   AND ($29::timestamptz IS NULL OR j.started_at < $29)
   AND ($30::timestamptz IS NULL OR j.started_at > $30)
@@ -261,7 +300,8 @@ WHERE ($28::text[] IS NULL OR coalesce(j.worker LIKE ANY ($28), false) <> ('work
   AND ($33::timestamptz IS NULL OR j.finished_at > $33)
   AND ($34::text[] IS NULL OR coalesce(j.labels && $34, false) <> ('label' = ANY ($10)))
   AND ($35::jsonb IS NULL OR queue.json_contains(j.result, $35))
-  AND ($36::text[] IS NULL OR j.outcome IS NULL AND j.state = ANY ($36))
+  AND ($36::text[] IS NULL OR j.outcome IS NULL
+       AND CASE WHEN j.state = 'suspended' AND NOT coalesce(j.parked, false) THEN 'running' ELSE j.state END = ANY ($36))
   AND ($37::boolean IS NULL OR (j.due_at <= clock_timestamp()) = $37)
   AND ($38::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) < $38)
   AND ($39::timestamptz IS NULL OR coalesce(j.started_at, j.created_at) > $39)

@@ -12,6 +12,7 @@ import msgspec
 from tidemill.api.http.errors import BadRequest, Forbidden, HttpError, Unprocessable
 from tidemill.api.http.route import Refused, Viewer
 from tidemill.api.jobs import tags
+from tidemill.api.jobs.flow_status import FlowStatus
 from tidemill.api.jobs.schemas import (
     FlowDependencies,
     FlowPreview,
@@ -346,7 +347,7 @@ def listing(query: ListQuery, *, finished: bool | None = None) -> Listing:
     states, outcomes = _states(query), _outcomes(query)
     # There are no schedules and triggers yet, so no job comes from one; and none can be marked as resolved.
     from_nowhere = any(_only_some(getattr(query, name)) for name in ("schedule_path", "trigger_path"))
-    nothing = bool(query.is_flow_step) or bool(query.resolved) or from_nowhere or states == [] or outcomes == []
+    nothing = bool(query.resolved) or from_nowhere or states == [] or outcomes == []
     after = THE_NEWEST if query.cursor is None else cursor(query.cursor)
     return Listing(finished=finished, states=states, outcomes=outcomes, nothing=nothing, after=after)
 
@@ -431,13 +432,17 @@ def update(
     stream: str = "",
     stream_from: int = 0,
     stream_units: int = 0,
+    parked: bool = False,
+    flow_status: FlowStatus | None = None,
+    known_status: FlowStatus | None = None,
 ) -> tuple[JobUpdate, bool]:
     """Return what a follower is told, and whether any of it is new to them.
 
     `tail` is the log from the unit `tail_from` on, which lies at or before the follower's own offset; so does `stream`.
+    Of a flow, `known_status` is what they were told before.
     """
     completed = outcome is not None
-    running = state == "running"
+    running = runs(state, parked=parked)
     new_logs = "" if query.without_logs else beyond(tail, query.log_offset - tail_from)
     new_stream = beyond(stream, query.stream_offset - stream_from)
     said = JobUpdate(
@@ -448,8 +453,15 @@ def update(
         new_result_stream=new_stream or msgspec.UNSET,
         stream_offset=stream_units or msgspec.UNSET,
         mem_peak=msgspec.UNSET if memory_peak_kb is None else memory_peak_kb,
+        flow_status=msgspec.UNSET if flow_status is None else flow_status,
     )
-    return said, completed or running != query.running or bool(new_logs or new_stream)
+    news = running != query.running or bool(new_logs or new_stream) or flow_status != known_status
+    return said, completed or news
+
+
+def runs(state: str, *, parked: bool) -> bool:
+    """Return whether a job is shown as running: a flow is, unless it waits for approvals."""
+    return state == "running" or (state == "suspended" and not parked)
 
 
 def part(result: str, path: str | None) -> msgspec.Raw:

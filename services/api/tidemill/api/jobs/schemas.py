@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tidemill.api.http.paging import MOST, Paged, PageSize
+from tidemill.api.jobs.flow_status import FlowStatus
 
 LONGEST_RUN_S = 7 * 24 * 3600
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -192,6 +193,11 @@ class UpdateQuery(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the log is left out."""
         return self.no_logs
 
+    @property
+    def only_the_end(self) -> bool:
+        """Whether it does not matter how far a flow is."""
+        return False
+
 
 class FollowQuery(UpdateQuery, frozen=True, kw_only=True):
     """What the caller of a stream knows already, and whether only the end matters."""
@@ -202,6 +208,11 @@ class FollowQuery(UpdateQuery, frozen=True, kw_only=True):
     def without_logs(self) -> bool:
         """Whether the log is left out."""
         return self.no_logs or self.only_result
+
+    @property
+    def only_the_end(self) -> bool:
+        """Whether it does not matter how far a flow is."""
+        return self.only_result
 
 
 class ListQuery(Paged, frozen=True, kw_only=True):
@@ -329,8 +340,8 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True):
     email: str
     visible_to_owner: bool
     tag: str
-    language: str
     canceled: bool
+    language: str | UnsetType = UNSET
     is_flow_step: bool = False
     parent_job: UUID | UnsetType = UNSET
     script_path: str | UnsetType = UNSET
@@ -343,12 +354,20 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True):
     priority: int | UnsetType = UNSET
     trigger_kind: str | UnsetType = UNSET
     worker: str | UnsetType = UNSET
+    flow_step_id: str | UnsetType = UNSET
+    flow_innermost_root_job: UUID | UnsetType = UNSET
+    raw_flow: Raw | UnsetType = UNSET
+    flow_status: FlowStatus | UnsetType = UNSET
 
 
 class QueuedJob(_Job, frozen=True, kw_only=True, tag_field="type", tag="QueuedJob"):
-    """A job that has not ended; `running` tells whether a worker has it."""
+    """A job that has not ended; `running` tells whether a worker has it, and of a flow whether it waits for nobody.
+
+    `suspend` is how many approvals a flow still waits for.
+    """
 
     running: bool
+    suspend: int | UnsetType = UNSET
     started_at: datetime | UnsetType = UNSET
     last_ping: datetime | UnsetType = UNSET
 
@@ -397,6 +416,7 @@ class JobUpdate(msgspec.Struct, frozen=True, kw_only=True):
     new_result_stream: str | UnsetType = UNSET
     stream_offset: int | UnsetType = UNSET
     mem_peak: int | UnsetType = UNSET
+    flow_status: FlowStatus | UnsetType = UNSET
 
 
 class Update(JobUpdate, frozen=True, kw_only=True, tag_field="type", tag="update"):

@@ -13,6 +13,8 @@ from msgspec import UNSET
 
 from tidemill.api.http.errors import BadRequest, Conflict, Forbidden, HttpError, Unprocessable
 from tidemill.api.http.route import Viewer
+from tidemill.api.jobs import flow_status, raw_flow
+from tidemill.api.jobs.flow_status import FlowStatus
 from tidemill.api.jobs.portable import Ended as ImportedJob
 from tidemill.api.jobs.portable import Portable, PortableCompleted, PortableQueued
 from tidemill.api.jobs.ports import Ended
@@ -26,12 +28,14 @@ from tidemill.api.jobs.rules import (
     negated,
     one_of,
     patterns,
+    runs,
     within,
 )
 from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob, TagCount
 from tidemill.chassis.database import Executor, sqlstate
 from tidemill.chassis.sql import load
-from tidemill.shared.script import FLOW_TAG, JobKind, Language, Outcome
+from tidemill.shared import flow
+from tidemill.shared.script import FLOW_TAG, FLOWS, JobKind, Language, Outcome
 
 QUERIES = load(__package__, "queries.sql")
 
@@ -46,6 +50,8 @@ _LONGEST_NUMBER = 18
 """Digits of a flow's version; an imported job may name anything."""
 _ASKED_BEFORE = "TM006"
 """What the queue answers to a request that it does not take."""
+MOST_FOLLOWED = 100
+"""How many jobs of a loop those are told of who follow its flow: the first ones, so that each keeps its place."""
 
 
 class Canceled(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +106,11 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job is, and its log and its streamed result, each from some chunk on."""
+    """Where a job is, and its log and its streamed result, each from some chunk on; and how far it is, of a flow."""
 
     state: str
     outcome: str | None
+    parked: bool
     memory_peak_kb: int | None
     tail: str
     tail_from: int
@@ -111,6 +118,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     stream: str
     stream_from: int
     stream_units: int
+    flow_status: FlowStatus | None = None
 
 
 async def script_by_path(db: Executor, workspace: str, path: str, viewer: Viewer) -> Runnable | None:
@@ -176,6 +184,13 @@ async def job(
     if row is None:
         return None
     more: dict[str, Any] = {"args": msgspec.Raw(row["args"].encode()), "raw_code": _or_unset(row["code"])}
+    if row["kind"] in FLOWS:
+        walk, value = await _walk(db, job_id, row, None)
+        more["flow_status"] = flow_status.render(walk)
+        if with_code and value is not None:
+            more["raw_flow"] = _or_unset(raw_flow.part(value, walk.body))
+        if walk.parked is not None:
+            more["suspend"] = flow_status.still_needed(walk.parked)
     if with_logs:
         more["logs"] = row["logs"] or ""
     if row["outcome"] is not None:
@@ -196,7 +211,15 @@ async def result(db: Executor, workspace: str, job_id: UUID, viewer: Viewer) -> 
 
 
 async def progress(
-    db: Executor, workspace: str, job_id: UUID, viewer: Viewer, *, log_offset: int, stream_offset: int, with_logs: bool
+    db: Executor,
+    workspace: str,
+    job_id: UUID,
+    viewer: Viewer,
+    *,
+    log_offset: int,
+    stream_offset: int,
+    with_logs: bool,
+    with_steps: bool,
 ) -> Progress | None:
     """Return where a job is with what lies beyond the offsets, or None when there is none that the viewer may see."""
     row = await db.fetchrow(
@@ -204,8 +227,38 @@ async def progress(
     )
     if row is None:
         return None
-    numbers = {name: int(row[name]) for name in ("tail_from", "units", "stream_from", "stream_units")}
-    return Progress(**{**row, **numbers})
+    status = None
+    if with_steps and row["kind"] in FLOWS:
+        walk, _ = await _walk(db, job_id, row, MOST_FOLLOWED)
+        status = flow_status.render(walk)
+    return Progress(
+        state=row["state"],
+        outcome=row["outcome"],
+        parked=bool(row["parked"]),
+        memory_peak_kb=row["memory_peak_kb"],
+        tail=row["tail"],
+        tail_from=row["tail_from"],
+        units=int(row["units"]),
+        stream=row["stream"],
+        stream_from=row["stream_from"],
+        stream_units=int(row["stream_units"]),
+        flow_status=status,
+    )
+
+
+async def _walk(
+    db: Executor, job_id: UUID, row: asyncpg.Record, most_children: int | None
+) -> tuple[flow_status.Walk, str | None]:
+    """Return how far a flow has come, and the value of the flow it is in as JSON text, where that is still known."""
+    found = await db.fetchrow(QUERIES.walk, job_id, row["scope_job"] or job_id, most_children)
+    assert found is not None
+    return flow_status.Walk(
+        flow=None if found["value"] is None else flow.read(found["value"]),
+        body=flow.Body.parse(row["entrypoint"] if row["kind"] == JobKind.FLOW_NODE else None),
+        steps=flow_status.read(found["steps"]),
+        at_step=row["at_step"],
+        outcome=row["outcome"],
+    ), found["value"]
 
 
 async def cancel(
@@ -480,6 +533,7 @@ async def listing(
         viewer.only_tags,
         wanted.finished,
         *of_the_end,
+        query.is_flow_step,
     )
     following = Cursor(born=rows[-1]["born"], job_id=rows[-1]["id"]) if len(rows) == query.per_page else None
     return [_job(row, {}) for row in rows], following
@@ -534,7 +588,7 @@ def _job(row: asyncpg.Record, more: Mapping[str, Any]) -> Job:
         "email": row["email"],
         "visible_to_owner": row["visible_to_owner"],
         "tag": row["tag"],
-        "language": row["language"],
+        "language": _or_unset(row["language"]),
         "canceled": canceled,
         "canceled_by": _or_unset(row["canceled_by"]) if canceled else UNSET,
         "canceled_reason": _or_unset(row["canceled_reason"]) if canceled else UNSET,
@@ -544,11 +598,14 @@ def _job(row: asyncpg.Record, more: Mapping[str, Any]) -> Job:
         "priority": _or_unset(row["priority"]),
         "trigger_kind": _or_unset(row["trigger_kind"]),
         "worker": _or_unset(row["worker"]),
+        "is_flow_step": row["step_id"] is not None,
+        "flow_step_id": _or_unset(row["step_id"]),
+        "flow_innermost_root_job": _or_unset(row["scope_job"]),
     }
     if row["outcome"] is None:
         return QueuedJob(
             **common,
-            running=row["state"] == "running",
+            running=runs(row["state"], parked=bool(row["parked"])),
             started_at=_or_unset(row["started_at"]),
             last_ping=_or_unset(row["last_beat"]),
         )
