@@ -577,7 +577,7 @@ BEGIN
 END
 $$;
 
--- Why is this job not running? One sentence, and the facts behind it.
+-- Why is this job not running? A few words, and the facts behind them.
 CREATE OR REPLACE FUNCTION queue.explain_job(p_workspace_id text, p_id uuid) RETURNS json
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -587,6 +587,8 @@ DECLARE
     v_slots   bigint;
     v_busy    bigint;
     v_ahead   bigint;
+    v_holder  uuid;
+    v_holders bigint;
     v_why     text;
 BEGIN
     SELECT * INTO v_job FROM queue.live_job l WHERE l.id = p_id AND l.workspace_id = p_workspace_id;
@@ -598,6 +600,9 @@ BEGIN
         END IF;
         RETURN json_build_object('state', v_outcome, 'why', 'The job has finished: ' || v_outcome || '.');
     END IF;
+    IF v_job.state = 'suspended' AND v_job.tag = 'flow' THEN
+        RETURN queue.explain_flow(v_job);
+    END IF;
     SELECT count(*), coalesce(sum(w.slots), 0) INTO v_workers, v_slots FROM queue.worker w
     WHERE v_job.tag = ANY (w.tags) AND NOT w.draining AND w.beat_at > clock_timestamp() - interval '10 seconds';
     SELECT count(*) INTO v_busy FROM queue.live_job l JOIN queue.worker w ON w.worker_run = l.worker_run
@@ -605,13 +610,23 @@ BEGIN
     SELECT count(*) INTO v_ahead FROM (
         SELECT FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = v_job.tag
           AND (l.urgency, l.rank, l.id) < (v_job.urgency, v_job.rank, v_job.id) LIMIT 10000) a;
+    IF v_job.state = 'blocked' THEN
+        -- Others may share the key, but of theirs nothing is told.
+        SELECT (array_agg(l.id ORDER BY l.claimed_at, l.id) FILTER (WHERE l.workspace_id = p_workspace_id))[1], count(*)
+        INTO v_holder, v_holders FROM queue.live_job l WHERE l.limit_key = v_job.limit_key AND l.holds_limit;
+    END IF;
     v_why := CASE v_job.state
-        WHEN 'scheduled' THEN 'It waits for its time, ' || to_char(v_job.due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC.'
+        WHEN 'scheduled' THEN CASE
+            WHEN queue.attempt_of(v_job) > 0 THEN 'It is tried again at ' || queue.spoken(v_job.due_at) || '; tries that have failed: '
+                || queue.attempt_of(v_job) || '.'
+            ELSE 'It waits for its time, ' || queue.spoken(v_job.due_at) || '.'
+        END
         WHEN 'blocked' THEN 'It waits for a slot of the concurrency limit ' || quote_literal(v_job.limit_key) || ', which allows '
-            || v_job.limit_ceiling || ' at a time.'
+            || v_job.limit_ceiling || ' at a time' || coalesce('; the job ' || v_holder || ' holds one', '') || '.'
         WHEN 'running' THEN CASE WHEN v_job.cancel_at IS NULL THEN 'It is running.' ELSE 'It is being canceled.' END
         WHEN 'suspended' THEN 'It is suspended.'
         ELSE CASE
+            WHEN v_job.tag = 'flow' THEN 'It is about to begin.'
             WHEN v_workers = 0 THEN 'No worker serves the tag ' || quote_literal(v_job.tag) || '.'
             WHEN v_busy >= v_slots THEN 'All ' || v_slots || ' slots of the ' || v_workers || ' workers that serve the tag '
                 || quote_literal(v_job.tag) || ' are busy; ' || v_ahead || ' jobs are ahead of it.'
@@ -620,8 +635,61 @@ BEGIN
     END;
     RETURN json_build_object('state', v_job.state, 'why', v_why, 'tag', v_job.tag, 'workers', v_workers, 'slots', v_slots,
         'busy_slots', v_busy, 'ahead', v_ahead, 'due_at', v_job.due_at, 'claims', v_job.claims, 'lost_claims', v_job.lost_claims,
-        'limit_key', v_job.limit_key, 'limit_ceiling', v_job.limit_ceiling);
+        'limit_key', v_job.limit_key, 'limit_ceiling', v_job.limit_ceiling, 'limit_holders', v_holders, 'limit_holder', v_holder);
 END
+$$;
+
+-- What does a flow wait for that has begun? Its step, and why the job of that has not ended: of many, one that is furthest.
+CREATE OR REPLACE FUNCTION queue.explain_flow(l queue.live_job) RETURNS json
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_step  queue.flow_step;
+    v_job   uuid;
+    v_said  bigint;
+    v_live  bigint;
+    v_below json;
+    v_why   text;
+BEGIN
+    SELECT * INTO v_step FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step;
+    IF l.cancel_at IS NOT NULL THEN
+        SELECT count(*) INTO v_live FROM queue.live_job c WHERE c.parent_job = l.id;
+        v_why := 'It is being canceled; jobs of its steps that have not ended: ' || v_live || '.';
+    ELSIF v_step.state = 'waiting' THEN
+        SELECT count(*) INTO v_said FROM queue.flow_resume r
+        WHERE r.flow_id = l.id AND r.born = l.born AND r.approved
+          AND (r.spent_on IS NULL AND r.step_job IS NULL OR r.step_job = v_step.job_id);
+        v_why := 'It waits before the step ' || quote_literal(v_step.module) || ' for approvals, until ' || queue.spoken(v_step.until)
+            || '; ' || v_said || ' of ' || v_step.needed || ' have been given.';
+    ELSIF v_step.state = 'started' THEN
+        SELECT c.id INTO v_job FROM queue.live_job c WHERE c.parent_job = l.id AND c.step_no = v_step.no
+        ORDER BY CASE c.state WHEN 'running' THEN 0 WHEN 'suspended' THEN 1 ELSE 2 END, c.step_index, c.id LIMIT 1;
+        v_below := queue.explain_job(l.workspace_id, v_job);
+        v_why := 'It is at the step ' || quote_literal(v_step.module)
+            || CASE WHEN v_step.job_id IS NULL THEN ', of whose ' || coalesce(v_step.total || ' ', '') || 'jobs ' || v_step.ended
+                || ' have ended and ' || v_step.started - v_step.ended || ' have not'
+                || coalesce(', at most ' || v_step.parallelism || ' at once', '') ELSE '' END
+            || coalesce('. The job ' || v_job || ': ' || (v_below ->> 'why'), '.');
+    ELSIF v_step.flow_id IS NOT NULL THEN
+        v_why := 'It is about to go on behind the step ' || quote_literal(v_step.module) || '.';
+    ELSE
+        v_why := 'It is about to go on.';
+    END IF;
+    RETURN json_build_object('state', l.state, 'why', v_why, 'step', v_step.module, 'step_state', v_step.state, 'job', v_job,
+        'job_waits', v_below, 'approvals_needed', v_step.needed, 'approvals_given', v_said, 'until', v_step.until,
+        'deadline_at', l.deadline_at);
+END
+$$;
+
+-- How often the step of a job has been tried before.
+CREATE OR REPLACE FUNCTION queue.attempt_of(l queue.live_job) RETURNS integer
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((SELECT s.attempt FROM queue.flow_step s WHERE s.flow_id = l.parent_job AND s.born = l.flow_born AND s.no = l.step_no), 0)
+$$;
+
+-- A moment as it is told to people.
+CREATE OR REPLACE FUNCTION queue.spoken(p_moment timestamptz) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_char(p_moment AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'
 $$;
 
 -- Who this job token speaks for, while its claim lives. Digests are compared, not the text, so that time tells nothing.
