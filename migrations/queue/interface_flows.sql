@@ -358,7 +358,7 @@ GRANT EXECUTE ON FUNCTION queue.flow_code(uuid) TO tidemill_scheduler, tidemill_
 GRANT EXECUTE ON FUNCTION queue.flow_args(uuid) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.job_result(uuid) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.child_results(uuid, smallint) TO tidemill_scheduler;
-GRANT EXECUTE ON FUNCTION queue.step_result(uuid, smallint, text) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.step_result(uuid, smallint, text) TO tidemill_scheduler, tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.advance_flow(uuid, integer, json, integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.slots_of(text) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.wake_flows(interval, integer) TO tidemill_scheduler;

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.integration.api.conftest import ADMIN_EMAIL, Answer, Api, Client, an_api
 from tests.support.database import DatabaseUrls
+from tests.support.flow_rows import a_flow
 from tests.support.waiting import eventually
 from tidemill.api.http.route import Route, Who
 from tidemill.scheduler.service import SERVICE as SCHEDULER
@@ -76,6 +77,7 @@ class Plot:
             "token_prefix": self.who.token[:10],
             "key": "base_url",
             "scheduled_for": "1700000000000",
+            "node_id": "a",
         }
         return {name: values[name] for name in route.parameters}
 
@@ -216,6 +218,18 @@ async def a_waiting_job(_: Api, plot: Plot) -> Good:
     return Good(named={"id": await a_job(plot.who, plot.workspace, "?scheduled_in_secs=3600")})
 
 
+async def a_flow_that_ended(api: Api, plot: Plot) -> Good:
+    value = {"modules": [{"id": "a", "value": {"type": "identity"}}]}
+    boss = {"created_by": "boss", "permissioned_as": "u/boss", "email": plot.who.email}
+    job = await a_flow(api.queue, value, workspace_id=plot.workspace, **boss)
+
+    async def ended() -> bool:
+        return (await plot.who.get(f"/w/{plot.workspace}/jobs_u/completed/get/{job}")).status == 200
+
+    await eventually(ended, 60)
+    return Good(named={"id": str(job)})
+
+
 async def waiting_jobs(api: Api, plot: Plot) -> Good:
     return Good([(await a_waiting_job(api, plot)).named["id"]])
 
@@ -320,6 +334,7 @@ GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
         "POST /w/{workspace}/jobs/queue/cancel_selection": waiting_jobs,
         "POST /w/{workspace}/jobs_u/queue/cancel_persistent/{path...}": any_waiting_job,
         "GET /w/{workspace}/jobs/queue/scheduled_for/{id}": a_waiting_job,
+        "GET /w/{workspace}/jobs/result_by_id/{id}/{node_id}": a_flow_that_ended,
         "POST /w/{workspace}/jobs/run/batch_rerun_jobs": the_job_again,
         "POST /w/{workspace}/jobs/list_selected_job_groups": the_job,
         "POST /w/{workspace}/jobs/delete": the_job,

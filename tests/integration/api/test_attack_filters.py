@@ -126,7 +126,7 @@ async def test_a8_a_job_of_another_workspace_is_not_there(ground: Ground, route:
     absent = str(uuid.UUID(hex=f"{theirs.job.replace('-', '')[:20]}{secrets.token_hex(6)}"))
 
     async def told(who: Client, job: str) -> tuple[int, str]:
-        path = route.path.format(workspace=ours.workspace, id=job)
+        path = route.path.format(**{**good.named, "workspace": ours.workspace, "id": job})
         answer = await who.call(route.method, path, None if good.body is None else {})
         return answer.status, answer.text.replace(job, "JOB")
 

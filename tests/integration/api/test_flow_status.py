@@ -237,6 +237,24 @@ async def test_a_stream_tells_each_step_and_only_the_end_to_whom_that_is_enough(
         assert not any("flow_status" in each for each in ends)
 
 
+async def test_the_result_of_a_step_is_read_by_its_module(api: House) -> None:
+    flow_id = await a_flow(api.queue, {"modules": [code("a"), LOOP]})
+    where = f"jobs/result_by_id/{flow_id}"
+    first = await begin(api.queue, flow_id, "a")
+    assert "no step a" in (await api.get("ann", f"{where}/a", status=404)).text
+    await api.queue.finish(await api.queue.claimed(), result={"x": [1, None]})
+    assert (await api.get("ann", f"{where}/a")).json == {"x": [1, None]}
+    await advance(api.queue, flow_id, steps=[row(first, state="success")])
+    done: dict[str, Any] = {"answered": True, "result": 7, "kind": "identity", "tag": "identity"}
+    await begin_loop(api.queue, flow_id, "l", 2, 1, total=2, **done)
+    loop = {"no": 1, "module": "l", "state": "success", "total": 2, "started": 2, "ended": 2}
+    await advance(api.queue, flow_id, steps=[loop], collect=[1])
+    assert (await api.get("ann", f"{where}/l")).json == [7, 7]
+    await api.get("bob", f"{where}/a", status=404)
+    await api.get("ann", f"jobs/result_by_id/{uuid.uuid4()}/a", status=404)
+    await api.get(None, f"{where}/a", status=401)
+
+
 async def test_the_generated_client_reads_flows(api: House) -> None:
     flow_id = await a_flow(api.queue, {"modules": [code("a"), LOOP]})
     first = await begin(api.queue, flow_id, "a")

@@ -79,6 +79,15 @@ async def result_maybe(call: Call) -> web.StreamResponse:
     )
 
 
+async def result_of_step(call: Call) -> web.StreamResponse:
+    """Answer the result of one step of a flow, as the steps behind it see it."""
+    await _brief(call)
+    found = await store.step_result(call.ctx.database, job_id_of(call), call.params["node_id"])
+    if found is None:
+        raise NotFound(f"The job {call.params['id']} has no step {call.params['node_id']} that has ended.")
+    return json(msgspec.Raw(found.encode()))
+
+
 async def timing(call: Call) -> web.StreamResponse:
     """Answer when a job ran."""
     found = await found_result(call)

@@ -132,6 +132,10 @@ SELECT (SELECT CASE
                 HAVING count(*) > 0) END) ORDER BY s.no), '[]')
         FROM queue.known_step s WHERE s.flow_id = $1 AND s.born = (SELECT queue.locate($1))) AS steps;
 
+-- name: step_result
+-- Behind all its steps: the last place there is.
+SELECT s.result FROM queue.step_result($1, 32767::smallint, $2) s;
+
 -- name: cancel
 SELECT c.answer, c.worker_run, c.reply_to, c.said FROM queue.cancel_job($1, $2, $3, $4, $5, $6) c;
 

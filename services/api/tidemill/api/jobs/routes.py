@@ -394,6 +394,18 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="GET",
+        path="/w/{workspace}/jobs/result_by_id/{id}/{node_id}",
+        handler=look.result_of_step,
+        policy=READ,
+        resource="job:{id}",
+        summary="Get the result of one step of a flow",
+        answers={
+            200: answers_json(Raw, "The result; of a loop or of branches, the list of theirs."),
+            404: answers_text("There is no such flow that you may see, or no such step in it that has ended."),
+        },
+    ),
+    Route(
+        method="GET",
         path="/w/{workspace}/jobs_u/completed/get_result_maybe/{id}",
         handler=look.result_maybe,
         policy=READ,

@@ -246,6 +246,12 @@ async def progress(
     )
 
 
+async def step_result(db: Executor, flow_id: UUID, module: str) -> str | None:
+    """Return, as JSON text, what a step of a flow has answered, or None when it has not ended or is not there."""
+    result: str | None = await db.fetchval(QUERIES.step_result, flow_id, module)
+    return result
+
+
 async def _walk(
     db: Executor, job_id: UUID, row: asyncpg.Record, most_children: int | None
 ) -> tuple[flow_status.Walk, str | None]:
