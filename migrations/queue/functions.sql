@@ -126,6 +126,31 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         jsonb_build_object('name', p_name, 'message', p_message) || coalesce(p_more::jsonb, '{}'::jsonb)))
 $$;
 
+-- The flow that a job inside of flows is part of, up to the highest one, and the path of the innermost flow of its own.
+CREATE OR REPLACE FUNCTION queue.flow_above(p_parent uuid, p_scope uuid) RETURNS TABLE (root_flow uuid, path text)
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_id   uuid := p_parent;
+    v_kind text;
+    v_path text;
+    v_next uuid;
+BEGIN
+    LOOP
+        SELECT j.kind, j.path, j.parent_job INTO v_kind, v_path, v_next FROM queue.job j
+        WHERE j.id = v_id AND j.born = queue.locate(v_id);
+        EXIT WHEN NOT FOUND OR v_kind NOT IN ('flow', 'flowpreview', 'flownode');
+        root_flow := v_id;
+        IF v_id = p_scope THEN
+            path := v_path;
+        END IF;
+        EXIT WHEN v_next IS NULL;
+        v_id := v_next;
+    END LOOP;
+    RETURN NEXT;
+END
+$$;
+
 -- Write down how a job ended, take it off the hot table, hand its slot on and tell the flow that it is a step of. The
 -- caller holds the row's lock.
 CREATE OR REPLACE FUNCTION queue.settle(

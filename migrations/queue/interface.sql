@@ -152,7 +152,7 @@ CREATE OR REPLACE FUNCTION queue.claim_job(p_tags text[], p_worker_run uuid, p_c
 RETURNS TABLE (id uuid, workspace_id text, kind text, path text, hash text, language text, code text, entrypoint text, args json,
                tag text, envs text[], timeout_s integer, due_at timestamptz, parent_job uuid, root_job uuid, created_by text,
                permissioned_as text, email text, permissions json, claims smallint, reply_to text, traceparent text, token text,
-               lock text, scope_job uuid, step_id text)
+               lock text, scope_job uuid, step_id text, root_flow uuid, flow_path text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 -- Left to itself the planner plans anew at every call, because it takes a plan for all days to be dearer than it is.
 SET plan_cache_mode = force_generic_plan AS $$
@@ -192,8 +192,10 @@ BEGIN
     RETURN QUERY
         SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesce(j.code, c.code), j.entrypoint, j.args, j.tag, j.envs,
                j.timeout_s, j.due_at, j.parent_job, j.root_job, j.created_by, j.permissioned_as, j.email, j.permissions, v_job.claims,
-               v_job.reply_to, j.traceparent, queue.job_token(j.id, p_claim_key), c.lock, j.scope_job, j.step_id
+               v_job.reply_to, j.traceparent, queue.job_token(j.id, p_claim_key), c.lock, j.scope_job, j.step_id,
+               f.root_flow, f.path
         FROM queue.job j LEFT JOIN queue.inline_code c ON c.hash = j.code_hash
+        LEFT JOIN LATERAL queue.flow_above(j.parent_job, j.scope_job) f ON true
         WHERE j.id = v_job.id AND j.born = v_job.born;
 END
 $$;

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,8 +13,10 @@ import pytest
 from tests.support.database import DatabaseUrls
 from tests.support.queue import Queue, a_job, queue_of
 from tests.support.services import running
+from tests.support.steps import a_flow, a_step, advance
 from tests.support.waiting import eventually
 from tidemill.chassis.broker import Broker, Outgoing
+from tidemill.chassis.errors import StartRefused
 from tidemill.chassis.outbox import hint_of
 from tidemill.shared.catalog import replica_inbox
 from tidemill.shared.messages import CancelJob, JobAnswered
@@ -42,6 +44,12 @@ async def ask(queue: Queue, broker: Broker, code: str | None, args: Any = None, 
     """Request a preview, or what else the changes make of it, and send its ticket, as the api does."""
     job = a_job(**{"kind": "preview", "code": code, "hash": None, **changes})
     _, said = await queue.ask(job, args=args)
+    await publish(broker, said)
+    return uuid.UUID(str(job["id"]))
+
+
+async def publish(broker: Broker, said: Sequence[Mapping[str, Any]]) -> None:
+    """Send what the queue has said."""
     await broker.publish(
         [
             Outgoing(
@@ -50,7 +58,13 @@ async def ask(queue: Queue, broker: Broker, code: str | None, args: Any = None, 
             for each in said
         ]
     )
-    return uuid.UUID(str(job["id"]))
+
+
+async def step(queue: Queue, broker: Broker, flow: uuid.UUID, **changes: Any) -> uuid.UUID:
+    """Start a job of a flow and send its ticket, as the scheduler does."""
+    asked = a_step(**changes)
+    await publish(broker, await advance(queue, flow, start=[asked]))
+    return uuid.UUID(str(asked["id"]))
 
 
 async def finished(queue: Queue, job: uuid.UUID) -> Any:
@@ -95,6 +109,33 @@ async def test_a_job_sees_the_variables_that_the_sdks_read_and_nothing_of_ours(q
     assert env["GREETING"] == "a=b"
     assert "WM_FLOW_JOB_ID" not in env
     assert not [name for name in env if name.startswith("TIDEMILL_")]
+
+
+async def test_a_step_knows_its_flow_and_the_highest_one(queue: Queue, broker: Broker) -> None:
+    code = "import os\ndef main():\n    return {name: os.environ[name] for name in os.environ if 'FLOW' in name}\n"
+    script = await queue.request(a_job(tag="nobody's"))
+    flow = await a_flow(queue, parent_job=script, path="f/all/above")
+    await advance(queue, flow, start=[inner := a_step(kind="flow", path="f/all/inner", tag="flow")])
+    env = json.loads((await finished(queue, await step(queue, broker, inner["id"], code=code, step_id="b")))["result"])
+    assert env == {
+        "WM_FLOW_JOB_ID": str(inner["id"]),
+        "WM_ROOT_FLOW_JOB_ID": str(flow),
+        "WM_FLOW_STEP_ID": "b",
+        "WM_FLOW_PATH": "f/all/inner",
+    }
+
+
+async def test_code_that_stands_in_a_flow_with_its_lock_is_not_resolved_again(queue: Queue, broker: Broker) -> None:
+    flow = await a_flow(queue)
+    code = "import no_such_package_anywhere\ndef main():\n    pass\n"
+    row = await finished(queue, await step(queue, broker, flow, code=code, lock=""))
+    assert json.loads(row["result"])["error"]["name"] == "ModuleNotFoundError"
+
+
+async def test_no_worker_serves_the_tag_of_flows(own_database_urls: DatabaseUrls) -> None:
+    with pytest.raises(StartRefused, match=r"TIDEMILL_WORKER_TAGS names the tag flow, .* the scheduler runs flows"):
+        async with running(own_database_urls, SERVICE, settings={"TIDEMILL_WORKER_TAGS": "python3,flow"}):
+            pass
 
 
 @pytest.mark.parametrize(

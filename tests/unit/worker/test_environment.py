@@ -23,7 +23,16 @@ def test_the_names_that_the_sdks_read_are_there() -> None:
 
 def test_what_has_no_value_is_left_out() -> None:
     env = variables(msgspec.structs.replace(a_claim(uuid.uuid4()), path=None, hash=None), SETTINGS, "default")
-    assert {"WM_JOB_PATH", "WM_RUNNABLE_ID", "WM_ROOT_FLOW_JOB_ID", "WM_FLOW_JOB_ID", "TRACEPARENT"}.isdisjoint(env)
+    of_flows = {"WM_ROOT_FLOW_JOB_ID", "WM_FLOW_JOB_ID", "WM_FLOW_STEP_ID", "WM_FLOW_PATH"}
+    assert ({"WM_JOB_PATH", "WM_RUNNABLE_ID", "TRACEPARENT"} | of_flows).isdisjoint(env)
+
+
+def test_a_job_below_a_script_is_in_no_flow() -> None:
+    above = uuid.uuid4()
+    claim = msgspec.structs.replace(a_claim(uuid.uuid4()), parent_job=above, root_job=above)
+    env = variables(claim, SETTINGS, "default")
+    assert env["WM_ROOT_JOB_ID"] == str(above)
+    assert not [name for name in env if "FLOW" in name]
 
 
 def test_a_script_can_not_replace_the_names_that_belong_to_the_job() -> None:

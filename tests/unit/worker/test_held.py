@@ -36,6 +36,10 @@ def a_claim(key: uuid.UUID) -> Claim:
         reply_to=None,
         traceparent=None,
         token="tmj_1_x",
+        lock=None,
+        step_id=None,
+        root_flow=None,
+        flow_path=None,
     )
 
 

@@ -230,7 +230,7 @@ def _execution(ctx: Context, claim: Claim, source: Source, written: Log) -> Exec
 
 async def _source(ctx: Context, claim: Claim) -> Source:
     if claim.code is not None:
-        return Source(claim.code, lock=None, dedicated_worker=False)
+        return Source(claim.code, lock=claim.lock, dedicated_worker=False)
     assert claim.hash is not None
     for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER):
         try:

@@ -15,6 +15,7 @@ from tidemill.chassis.inbox import listen
 from tidemill.chassis.loops import Loop, run
 from tidemill.chassis.service import Frame, ServiceSpec, background
 from tidemill.shared.catalog import Service, worker_inbox
+from tidemill.shared.script import FLOW_TAG
 from tidemill.worker import beat, descriptors
 from tidemill.worker.context import Context
 from tidemill.worker.environments.environments import Environments
@@ -39,6 +40,11 @@ _LAST_CALLS = 5
 async def open_worker(frame: Frame) -> AsyncIterator[None]:
     """Take jobs and run them; on the way out give running ones their grace and hand back what can't finish."""
     settings = frame.read(WorkerSettings)
+    if FLOW_TAG in settings.worker_tags:
+        raise StartRefused(
+            f"TIDEMILL_WORKER_TAGS names the tag {FLOW_TAG}, which no worker serves: the scheduler runs flows. "
+            "Leave it out."
+        )
     descriptors.raise_limit()
     async with _sandbox(settings) as sandbox:
         ctx = Context(

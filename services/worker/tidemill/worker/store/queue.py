@@ -54,6 +54,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str | None
     traceparent: str | None
     token: str
+    lock: str | None
+    step_id: str | None
+    root_flow: UUID | None
+    """The highest flow around the job; outside of flows there is none."""
+    flow_path: str | None
 
 
 class Verdict(StrEnum):
