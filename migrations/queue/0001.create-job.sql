@@ -18,6 +18,7 @@ CREATE TABLE queue.job (
     priority         smallint NOT NULL,
     envs             text[] NOT NULL,
     timeout_s        integer,
+    erase_after_s    integer,
     limit_key        text,
     limit_ceiling    integer,
     due_at           timestamptz NOT NULL,
@@ -39,6 +40,7 @@ CREATE INDEX job_newest ON queue.job (workspace_id, born DESC, id DESC);
 COMMENT ON TABLE queue.job IS 'What was asked for; one partition a day of `born`, the instant inside the job''s UUIDv7.';
 COMMENT ON COLUMN queue.job.scope_job IS 'The innermost flow of its own around the job: whose value it walks and whose results its expressions see.';
 COMMENT ON COLUMN queue.job.step_id IS 'The module of the flow above that the job was made for.';
+COMMENT ON COLUMN queue.job.erase_after_s IS 'What it was given and leaves behind is erased so long after its end, or after that of the highest flow around it.';
 COMMENT ON COLUMN queue.job.entrypoint IS 'The function to call; of a flownode, the body of the flow that it walks.';
 
 -- Code that stands inside flows, kept once however many jobs run it.
@@ -144,6 +146,18 @@ CREATE TABLE queue.finished_job (
 CREATE INDEX finished_job_labels ON queue.finished_job USING gin (labels) WHERE labels IS NOT NULL;
 COMMENT ON TABLE queue.finished_job IS 'How jobs ended; the claim key is the one that was allowed to say so.';
 
+-- What is to be erased of jobs that have ended.
+CREATE TABLE queue.erasure (
+    job_id    uuid PRIMARY KEY,
+    due_at    timestamptz NOT NULL,
+    root_flow uuid,
+    after_s   integer NOT NULL
+);
+CREATE INDEX erasure_due ON queue.erasure (due_at);
+CREATE INDEX erasure_of_flow ON queue.erasure (root_flow) WHERE root_flow IS NOT NULL;
+COMMENT ON TABLE queue.erasure IS 'Ended jobs whose arguments, result and log go before their day does.';
+COMMENT ON COLUMN queue.erasure.root_flow IS 'The flow whose end is awaited; until then `due_at` says when to look whether it is still there.';
+
 -- What it printed, and apart from that what it `streamed` of its result before the end. `units` are UTF-16 code units, because clients count their offsets in them.
 CREATE TABLE queue.log_chunk (
     job_id   uuid NOT NULL,
@@ -199,6 +213,7 @@ CREATE TABLE queue.live_job (
     hints            smallint NOT NULL DEFAULT 0,
     reply_to         text,
     traceparent      text,
+    epilogue         boolean NOT NULL DEFAULT false,
     CHECK (state IN ('scheduled', 'blocked', 'queued', 'running', 'suspended', 'success', 'failure', 'canceled', 'skipped')),
     CHECK ((state = 'running') = (claim_key IS NOT NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
@@ -207,6 +222,7 @@ COMMENT ON COLUMN queue.live_job.flow_born IS 'Where the rows of the flow lie th
 COMMENT ON COLUMN queue.live_job.version IS 'Of a flow: how often it was changed; who decides on one has to name what was read.';
 COMMENT ON COLUMN queue.live_job.at_step IS 'Of a flow: the place of the step that it has come to.';
 COMMENT ON COLUMN queue.live_job.wake_at IS 'Of a flow: when it has to be looked at, whatever happens.';
+COMMENT ON COLUMN queue.live_job.epilogue IS 'More follows its end: what it leaves behind is erased.';
 COMMENT ON COLUMN queue.live_job.urgency IS 'The negative of the priority, so that one ascending index order serves the claim.';
 COMMENT ON COLUMN queue.live_job.rank IS 'Place in the fair line, in milliseconds since 1970: a workspace with a long line queues behind its own.';
 

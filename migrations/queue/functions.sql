@@ -168,7 +168,11 @@ BEGIN
     IF p_job.holds_limit THEN
         v_said := queue.hand_over(p_job.limit_key);
     END IF;
+    IF p_job.epilogue THEN
+        PERFORM queue.follow_up(p_job);
+    END IF;
     IF p_job.tag = 'flow' THEN
+        UPDATE queue.erasure e SET root_flow = NULL, due_at = queue.erase_at(e.after_s) WHERE e.root_flow = p_job.id;
         -- Whatever has ended below and was not heard is nobody's business any more.
         UPDATE queue.flow_step s SET state = CASE s.outcome WHEN 'success' THEN 'success' ELSE 'failure' END
         WHERE s.flow_id = p_job.id AND s.born = p_job.born AND s.state = 'ended';
@@ -180,6 +184,88 @@ BEGIN
         v_said := v_said || queue.say_flow(p_job.parent_job, p_job.traceparent);
     END IF;
     RETURN v_said;
+END
+$$;
+
+-- When something is erased that ends now: not before those who wait for the result have had the time to read it.
+CREATE OR REPLACE FUNCTION queue.erase_at(p_after_s integer) RETURNS timestamptz
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT clock_timestamp() + greatest(p_after_s, 10) * interval '1 second'
+$$;
+
+-- What follows the end of a job that asked for more: what it leaves behind is to be erased, of a step when the highest flow
+-- around it has ended. That one may end at this moment without seeing this row: then it is found an hour later.
+CREATE OR REPLACE FUNCTION queue.follow_up(p_job queue.live_job) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    j      queue.job;
+    v_root uuid;
+BEGIN
+    SELECT * INTO j FROM queue.job WHERE id = p_job.id AND born = p_job.born;
+    IF j.erase_after_s IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT q.id INTO v_root FROM queue.flow_above(j.parent_job, coalesce(j.scope_job, j.id)) f JOIN queue.live_job q ON q.id = f.root_flow;
+    INSERT INTO queue.erasure (job_id, due_at, root_flow, after_s)
+    VALUES (j.id, CASE WHEN v_root IS NULL THEN queue.erase_at(j.erase_after_s) ELSE clock_timestamp() + interval '1 hour' END,
+            v_root, j.erase_after_s)
+    ON CONFLICT DO NOTHING;
+END
+$$;
+
+-- Forget what a job that has ended was given, answered and printed. The caller has locked its rows.
+CREATE OR REPLACE FUNCTION queue.blank(p_id uuid, p_born timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    UPDATE queue.job SET args = '{}' WHERE id = p_id AND born = p_born;
+    UPDATE queue.finished_job SET result = NULL, deleted = true WHERE id = p_id AND born = p_born;
+    DELETE FROM queue.log_chunk WHERE job_id = p_id AND born = p_born;
+    UPDATE queue.flow_step SET items = NULL, result = NULL WHERE flow_id = p_id AND born = p_born;
+    UPDATE queue.flow_resume SET value = 'null' WHERE flow_id = p_id AND born = p_born;
+END
+$$;
+
+-- Erase what is due. A flow takes with it the jobs of its steps, which are due from then on. What somebody has locked, or is
+-- not over yet, is left for the next look.
+CREATE OR REPLACE FUNCTION queue.erase_due(p_limit integer) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    e      queue.erasure;
+    v_born timestamptz;
+    v_kind text;
+BEGIN
+    FOR e IN SELECT * FROM queue.erasure WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
+        IF EXISTS (SELECT FROM queue.live_job q WHERE q.id IN (e.root_flow, e.job_id)) THEN
+            UPDATE queue.erasure SET due_at = clock_timestamp() + CASE WHEN root_flow IS NULL THEN interval '10 seconds' ELSE interval '1 hour' END
+            WHERE job_id = e.job_id;
+            CONTINUE;
+        END IF;
+        IF e.root_flow IS NOT NULL THEN
+            UPDATE queue.erasure SET root_flow = NULL, due_at = queue.erase_at(after_s) WHERE job_id = e.job_id;
+            CONTINUE;
+        END IF;
+        v_born := queue.locate(e.job_id);
+        SELECT j.kind INTO v_kind FROM queue.job j JOIN queue.finished_job f USING (id, born)
+        WHERE j.id = e.job_id AND j.born = v_born FOR UPDATE SKIP LOCKED;
+        IF FOUND THEN
+            PERFORM queue.blank(e.job_id, v_born);
+            IF v_kind IN ('flow', 'flowpreview', 'flownode') THEN
+                INSERT INTO queue.erasure (job_id, due_at, after_s)
+                SELECT DISTINCT b.id, clock_timestamp(), 0 FROM (
+                    SELECT unnest(s.job_id || s.failed_retries) AS id FROM queue.flow_step s WHERE s.flow_id = e.job_id AND s.born = v_born
+                    UNION ALL
+                    SELECT c.job_id FROM queue.flow_child c WHERE c.flow_id = e.job_id AND c.born = v_born) b
+                WHERE b.id IS NOT NULL
+                ON CONFLICT (job_id) DO UPDATE SET due_at = excluded.due_at, root_flow = NULL;
+            END IF;
+        ELSIF EXISTS (SELECT FROM queue.finished_job f WHERE f.id = e.job_id AND f.born = v_born) THEN
+            CONTINUE;
+        END IF;
+        DELETE FROM queue.erasure WHERE job_id = e.job_id;
+    END LOOP;
 END
 $$;
 

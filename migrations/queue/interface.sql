@@ -15,7 +15,7 @@ BEGIN
             limit_ceiling integer, due_at timestamptz, due_in_ms bigint, parent_job uuid, trigger_kind text,
             visible_to_owner boolean, created_by text, permissioned_as text, email text, permissions json,
             reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer,
-            code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer);
+            code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer, erase_after_s integer);
     END IF;
 END
 $$;
@@ -34,11 +34,11 @@ BEGIN
         PERFORM queue.make_day((p_born AT TIME ZONE 'UTC')::date);
     END IF;
     INSERT INTO queue.job (id, born, workspace_id, kind, path, hash, language, code, code_hash, entrypoint, args, tag, priority, envs,
-                           timeout_s, limit_key, limit_ceiling, due_at, parent_job, root_job, scope_job, step_id, trigger_kind,
-                           visible_to_owner, created_at, created_by, permissioned_as, email, permissions, traceparent)
+                           timeout_s, erase_after_s, limit_key, limit_ceiling, due_at, parent_job, root_job, scope_job, step_id,
+                           trigger_kind, visible_to_owner, created_at, created_by, permissioned_as, email, permissions, traceparent)
     VALUES (r.id, p_born, r.workspace_id, r.kind, r.path, r.hash, r.language, r.code, r.code_hash, r.entrypoint, p_args, r.tag,
-            coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.limit_key, r.limit_ceiling, v_due, r.parent_job,
-            p_root, r.scope_job, r.step_id, r.trigger_kind, coalesce(r.visible_to_owner, true), p_now, r.created_by,
+            coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.erase_after_s, r.limit_key, r.limit_ceiling, v_due,
+            r.parent_job, p_root, r.scope_job, r.step_id, r.trigger_kind, coalesce(r.visible_to_owner, true), p_now, r.created_by,
             r.permissioned_as, r.email, r.permissions, r.traceparent)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
@@ -47,10 +47,11 @@ BEGIN
     END IF;
     -- Not under the key's lock before the row is in: the lock order puts jobs before limit keys.
     INSERT INTO queue.live_job (id, born, workspace_id, state, tag, urgency, rank, due_at, limit_key, limit_ceiling, parent_job,
-                                root_job, flow_born, step_no, step_index, reply_to, traceparent, hinted_at)
+                                root_job, flow_born, step_no, step_index, reply_to, traceparent, epilogue, hinted_at)
     VALUES (r.id, p_born, r.workspace_id, CASE WHEN v_due > p_now OR r.limit_key IS NOT NULL THEN 'scheduled' ELSE 'queued' END,
             v_tag, -coalesce(r.priority, 0), queue.next_rank(v_tag, r.workspace_id, (-coalesce(r.priority, 0))::smallint), v_due,
-            r.limit_key, r.limit_ceiling, r.parent_job, p_root, p_flow_born, r.step_no, r.step_index, r.reply_to, r.traceparent, p_now)
+            r.limit_key, r.limit_ceiling, r.parent_job, p_root, p_flow_born, r.step_no, r.step_index, r.reply_to, r.traceparent,
+            r.erase_after_s IS NOT NULL, p_now)
     RETURNING * INTO v_job;
     RETURN v_job;
 END
@@ -410,6 +411,11 @@ BEGIN
             SELECT e.id, e.born, 'canceled', queue.canceled_result(coalesce(e.cancel_by, p_by), coalesce(e.cancel_reason, p_reason)),
                    e.claimed_at, clock_timestamp(), e.claims, coalesce(e.cancel_by, p_by), coalesce(e.cancel_reason, p_reason)
             FROM ended e
+        ), to_erase AS (
+            INSERT INTO queue.erasure (job_id, due_at, after_s)
+            SELECT e.id, queue.erase_at(j.erase_after_s), j.erase_after_s FROM ended e
+            CROSS JOIN LATERAL (SELECT j.erase_after_s FROM queue.job j WHERE j.id = e.id AND j.born = e.born LIMIT 1) j
+            WHERE e.epilogue AND j.erase_after_s IS NOT NULL ON CONFLICT DO NOTHING
         )
         SELECT e.id, 'canceled', e.worker_run, e.reply_to, NULL::json FROM ended e
         WHERE e.worker_run IS NOT NULL OR e.reply_to IS NOT NULL;
@@ -461,11 +467,7 @@ BEGIN
         RETURN QUERY SELECT 'unknown', NULL::json;
         RETURN;
     END IF;
-    UPDATE queue.job SET args = '{}' WHERE id = p_id AND born = v_born;
-    UPDATE queue.finished_job SET result = NULL, deleted = true WHERE id = p_id AND born = v_born;
-    DELETE FROM queue.log_chunk WHERE job_id = p_id AND born = v_born;
-    UPDATE queue.flow_step SET items = NULL, result = NULL WHERE flow_id = p_id AND born = v_born;
-    UPDATE queue.flow_resume SET value = 'null' WHERE flow_id = p_id AND born = v_born;
+    PERFORM queue.blank(p_id, v_born);
     RETURN QUERY SELECT 'forgotten', queue.flatten(ARRAY[bus.say_all(p_also, NULL)]);
 END
 $$;
@@ -753,6 +755,7 @@ BEGIN
         FROM queue.rescue_lost(p_lease, p_limit) r LEFT JOIN LATERAL unnest(r.said) m ON true;
     END IF;
     v_open := queue.unblock();
+    PERFORM queue.erase_due(p_limit);
     RETURN QUERY SELECT queue.flatten(v_due || v_open || v_lost || v_woken), bus.take_stranded(interval '1 second', p_limit), v_ended,
         cardinality(v_due), v_requeued, v_failed, queue.stale_tags(),
         least((SELECT min(l.due_at) FROM queue.live_job l WHERE l.state = 'scheduled'),

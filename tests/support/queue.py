@@ -33,7 +33,17 @@ AT_ONCE = timedelta(0)
 NEVER = timedelta(days=1)
 """A lease that does not end during a test."""
 
-_TABLES = ("live_job", "finished_job", "log_chunk", "displaced_job", "job", "limit_key", "worker", "closed_workspace")
+_TABLES = (
+    "erasure",
+    "live_job",
+    "finished_job",
+    "log_chunk",
+    "displaced_job",
+    "job",
+    "limit_key",
+    "worker",
+    "closed_workspace",
+)
 
 
 def a_job(**changes: Any) -> Request:

@@ -73,6 +73,17 @@ async def test_a_version_runs_by_its_hash_even_when_archived(api: House) -> None
     assert (row["hash"], row["envs"], row["timeout_s"]) == (version, ["A=b"], 9)
 
 
+async def test_a_result_that_is_to_be_erased_is_answered_before(api: House) -> None:
+    await api.script("u/ann/erased", delete_after_secs=0)
+    waiting = asyncio.create_task(api.post("ann", "jobs/run_wait_result/p/u/ann/erased", {"a": 1}))
+    claim = await answer_next(api, 7)
+    assert (await waiting).json == 7
+    await api.queue.look.execute("UPDATE queue.erasure SET due_at = now()")
+    await api.queue.tick()
+    job = (await api.get("ann", f"jobs_u/get/{claim.job_id}")).json
+    assert (job["args"], job["result"], job["deleted"], job["success"]) == ({}, None, True, True)
+
+
 async def test_code_runs_without_being_deployed(api: House) -> None:
     body = {"content": "echo hi", "language": "bash", "args": {"a": [1, 2.50]}, "path": "u/ann/draft", "tag": "python3"}
     job_id = uuid.UUID((await api.post("ann", "jobs/run/preview", body, status=201)).text)

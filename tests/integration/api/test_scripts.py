@@ -51,6 +51,7 @@ async def test_a_deployed_script_comes_back_as_it_was_sent(api: House) -> None:
         "visible_to_runner_only": True,
         "auto_kind": "lib",
         "dedicated_worker": True,
+        "delete_after_secs": 0,
         "deployment_message": "first",
         "skip_draft_deletion": True,
         "ws_error_handler_muted": False,
@@ -195,6 +196,19 @@ async def test_archiving_twice_changes_nothing_the_second_time(api: House) -> No
         assert (await api.post("ann", f"scripts/archive/h/{version}")).json["archived"]
     await api.post("ann", "scripts/archive/p/u/ann/never", status=404)
     await api.post("ann", "scripts/archive/h/0000000000000000", status=404)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ({"delete_after_use": True}, 0),
+        ({"delete_after_use": True, "delete_after_secs": 60}, 60),
+        ({"delete_after_use": False}, None),
+    ],
+)
+async def test_when_runs_are_erased_may_be_said_as_older_clients_do(api: House, sent: Any, kept: int | None) -> None:
+    version = await api.script(f"u/ann/erased_{kept}", **sent)
+    assert (await api.get("ann", f"scripts/get/h/{version}")).json.get("delete_after_secs") == kept
 
 
 async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:

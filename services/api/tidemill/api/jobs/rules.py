@@ -143,6 +143,7 @@ class Runnable(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_key: str | None = None
     priority: int | None = None
     visible_to_runner_only: bool = False
+    erase_after_s: int | None = None
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,6 +177,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceparent: str | None = None
     request_key: str | None = None
     request_digest: str | None = None
+    erase_after_s: int | None = None
     key_lasts_s: int | None = None
 
 
@@ -297,6 +299,7 @@ def request(
         limit_ceiling=limited,
         due_at=due_at,
         due_in_ms=due_in_ms,
+        erase_after_s=runnable.erase_after_s,
         parent_job=query.parent_job,
         trigger_kind="webhook" if runnable.kind in _DEPLOYED and viewer.job_id is None else None,
         visible_to_owner=not (query.invisible_to_owner or runnable.visible_to_runner_only),

@@ -18,7 +18,6 @@ from tidemill.shared.script import Language
 
 _NO_DEBOUNCING = Refused(reason="runs are not debounced yet")
 _NO_CACHE = Refused(reason="results are not cached yet")
-_NO_ERASING = Refused(reason="runs are kept for the retention period and not erased earlier yet")
 _NO_BEHALF = Refused(reason="a script runs as whoever runs it; running on behalf of somebody else is not supported yet")
 
 REFUSES: Mapping[str, Refused] = {
@@ -32,12 +31,6 @@ REFUSES: Mapping[str, Refused] = {
     "cache_ttl": _NO_CACHE,
     "cache_ignore_s3_path": _NO_CACHE,
     "restart_unless_cancelled": Refused(reason="scripts that start again by themselves are not supported yet"),
-    "delete_after_secs": Refused(
-        reason="runs are kept for the retention period; erasing them earlier is not supported yet"
-    ),
-    "delete_after_use": Refused(
-        reason="runs are kept for the retention period; erasing them earlier is not supported yet"
-    ),
     "has_preprocessor": Refused(reason="preprocessors are not run yet"),
     "on_behalf_of": _NO_BEHALF,
     "on_behalf_of_email": _NO_BEHALF,
@@ -116,6 +109,11 @@ def check(new: NewScript) -> None:
 def lacks_schema(new: NewScript) -> bool:
     """Return whether a schema is left for us to find."""
     return bytes(new.schema) == b"null"
+
+
+def erase_after(new: NewScript) -> int | None:
+    """Return how many seconds after its end a run is erased, None when it is kept as long as others."""
+    return 0 if new.delete_after_secs is None and new.delete_after_use else new.delete_after_secs
 
 
 def requirements_of(new: NewScript) -> Requirements:
