@@ -89,6 +89,7 @@ CREATE TABLE platform.script (
     visible_to_runner_only boolean NOT NULL,
     auto_kind              text,
     dedicated_worker       boolean NOT NULL,
+    cache_ttl_s            integer,
     erase_after_s          integer,
     deployment_message     text,
     created_by             text NOT NULL,

@@ -73,17 +73,17 @@ CREATE OR REPLACE FUNCTION platform.script_to_run(
 )
 RETURNS TABLE (
     hash text, path text, language text, tag text, envs text[], timeout_s integer, concurrent_limit integer, concurrency_key text,
-    priority smallint, visible_to_runner_only boolean
+    priority smallint, visible_to_runner_only boolean, cache_ttl_s integer, erase_after_s integer
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.hash, s.path, s.language, s.tag, s.envs, s.timeout_s, s.concurrent_limit, s.concurrency_key, s.priority,
-           s.visible_to_runner_only
+           s.visible_to_runner_only, s.cache_ttl_s, s.erase_after_s
     FROM platform.script s
     WHERE p_hash IS NULL AND s.workspace_id = p_workspace_id AND s.path = p_path AND s.serves AND NOT s.deleted
       AND platform.may_read(s.path, p_username, p_is_admin)
     UNION ALL
     SELECT s.hash, s.path, s.language, s.tag, s.envs, s.timeout_s, s.concurrent_limit, s.concurrency_key, s.priority,
-           s.visible_to_runner_only
+           s.visible_to_runner_only, s.cache_ttl_s, s.erase_after_s
     FROM platform.script s
     WHERE s.workspace_id = p_workspace_id AND s.hash = p_hash AND NOT s.deleted
       AND platform.may_read(s.path, p_username, p_is_admin)

@@ -19,6 +19,8 @@ CREATE TABLE queue.job (
     envs             text[] NOT NULL,
     timeout_s        integer,
     erase_after_s    integer,
+    cache_key        text,
+    cache_ttl_s      integer,
     limit_key        text,
     limit_ceiling    integer,
     due_at           timestamptz NOT NULL,
@@ -40,6 +42,7 @@ CREATE INDEX job_newest ON queue.job (workspace_id, born DESC, id DESC);
 COMMENT ON TABLE queue.job IS 'What was asked for; one partition a day of `born`, the instant inside the job''s UUIDv7.';
 COMMENT ON COLUMN queue.job.scope_job IS 'The innermost flow of its own around the job: whose value it walks and whose results its expressions see.';
 COMMENT ON COLUMN queue.job.step_id IS 'The module of the flow above that the job was made for.';
+COMMENT ON COLUMN queue.job.cache_key IS 'Under which its result is kept for `cache_ttl_s`, if it ends well.';
 COMMENT ON COLUMN queue.job.erase_after_s IS 'What it was given and leaves behind is erased so long after its end, or after that of the highest flow around it.';
 COMMENT ON COLUMN queue.job.entrypoint IS 'The function to call; of a flownode, the body of the flow that it walks.';
 
@@ -158,6 +161,16 @@ CREATE INDEX erasure_of_flow ON queue.erasure (root_flow) WHERE root_flow IS NOT
 COMMENT ON TABLE queue.erasure IS 'Ended jobs whose arguments, result and log go before their day does.';
 COMMENT ON COLUMN queue.erasure.root_flow IS 'The flow whose end is awaited; until then `due_at` says when to look whether it is still there.';
 
+-- Results that answer the same request again.
+CREATE TABLE queue.cached_result (
+    key        text PRIMARY KEY,
+    result     json NOT NULL,
+    job_id     uuid NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+CREATE INDEX cached_result_expiry ON queue.cached_result (expires_at);
+COMMENT ON TABLE queue.cached_result IS 'Results of at most 1 MiB under the key that tells what was run with which arguments, and the job that gave them.';
+
 -- What it printed, and apart from that what it `streamed` of its result before the end. `units` are UTF-16 code units, because clients count their offsets in them.
 CREATE TABLE queue.log_chunk (
     job_id   uuid NOT NULL,
@@ -222,7 +235,7 @@ COMMENT ON COLUMN queue.live_job.flow_born IS 'Where the rows of the flow lie th
 COMMENT ON COLUMN queue.live_job.version IS 'Of a flow: how often it was changed; who decides on one has to name what was read.';
 COMMENT ON COLUMN queue.live_job.at_step IS 'Of a flow: the place of the step that it has come to.';
 COMMENT ON COLUMN queue.live_job.wake_at IS 'Of a flow: when it has to be looked at, whatever happens.';
-COMMENT ON COLUMN queue.live_job.epilogue IS 'More follows its end: what it leaves behind is erased.';
+COMMENT ON COLUMN queue.live_job.epilogue IS 'More follows its end: its result is kept for others, or what it leaves behind is erased.';
 COMMENT ON COLUMN queue.live_job.urgency IS 'The negative of the priority, so that one ascending index order serves the claim.';
 COMMENT ON COLUMN queue.live_job.rank IS 'Place in the fair line, in milliseconds since 1970: a workspace with a long line queues behind its own.';
 

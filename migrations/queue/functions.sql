@@ -169,7 +169,7 @@ BEGIN
         v_said := queue.hand_over(p_job.limit_key);
     END IF;
     IF p_job.epilogue THEN
-        PERFORM queue.follow_up(p_job);
+        PERFORM queue.follow_up(p_job, p_outcome, p_result);
     END IF;
     IF p_job.tag = 'flow' THEN
         UPDATE queue.erasure e SET root_flow = NULL, due_at = queue.erase_at(e.after_s) WHERE e.root_flow = p_job.id;
@@ -193,9 +193,10 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT clock_timestamp() + greatest(p_after_s, 10) * interval '1 second'
 $$;
 
--- What follows the end of a job that asked for more: what it leaves behind is to be erased, of a step when the highest flow
--- around it has ended. That one may end at this moment without seeing this row: then it is found an hour later.
-CREATE OR REPLACE FUNCTION queue.follow_up(p_job queue.live_job) RETURNS void
+-- What follows the end of a job that asked for more. Its result is kept, unless it is too large. What it leaves behind is to
+-- be erased, of a step when the highest flow around it has ended; that one may end at this moment without seeing this row:
+-- then it is found an hour later.
+CREATE OR REPLACE FUNCTION queue.follow_up(p_job queue.live_job, p_outcome text, p_result json) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -203,6 +204,11 @@ DECLARE
     v_root uuid;
 BEGIN
     SELECT * INTO j FROM queue.job WHERE id = p_job.id AND born = p_job.born;
+    IF j.cache_key IS NOT NULL AND p_outcome = 'success' AND octet_length(p_result::text) <= 1048576 THEN
+        INSERT INTO queue.cached_result (key, result, job_id, expires_at)
+        VALUES (j.cache_key, p_result, j.id, clock_timestamp() + j.cache_ttl_s * interval '1 second')
+        ON CONFLICT (key) DO UPDATE SET result = excluded.result, job_id = excluded.job_id, expires_at = excluded.expires_at;
+    END IF;
     IF j.erase_after_s IS NULL THEN
         RETURN;
     END IF;

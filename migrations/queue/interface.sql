@@ -15,7 +15,8 @@ BEGIN
             limit_ceiling integer, due_at timestamptz, due_in_ms bigint, parent_job uuid, trigger_kind text,
             visible_to_owner boolean, created_by text, permissioned_as text, email text, permissions json,
             reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer,
-            code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer, erase_after_s integer);
+            code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer, erase_after_s integer,
+            cache_key text, cache_ttl_s integer);
     END IF;
 END
 $$;
@@ -34,11 +35,11 @@ BEGIN
         PERFORM queue.make_day((p_born AT TIME ZONE 'UTC')::date);
     END IF;
     INSERT INTO queue.job (id, born, workspace_id, kind, path, hash, language, code, code_hash, entrypoint, args, tag, priority, envs,
-                           timeout_s, erase_after_s, limit_key, limit_ceiling, due_at, parent_job, root_job, scope_job, step_id,
-                           trigger_kind, visible_to_owner, created_at, created_by, permissioned_as, email, permissions, traceparent)
+                           timeout_s, erase_after_s, cache_key, cache_ttl_s, limit_key, limit_ceiling, due_at, parent_job, root_job,
+                           scope_job, step_id, trigger_kind, visible_to_owner, created_at, created_by, permissioned_as, email, permissions, traceparent)
     VALUES (r.id, p_born, r.workspace_id, r.kind, r.path, r.hash, r.language, r.code, r.code_hash, r.entrypoint, p_args, r.tag,
-            coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.erase_after_s, r.limit_key, r.limit_ceiling, v_due,
-            r.parent_job, p_root, r.scope_job, r.step_id, r.trigger_kind, coalesce(r.visible_to_owner, true), p_now, r.created_by,
+            coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.erase_after_s, r.cache_key, r.cache_ttl_s, r.limit_key,
+            r.limit_ceiling, v_due, r.parent_job, p_root, r.scope_job, r.step_id, r.trigger_kind, coalesce(r.visible_to_owner, true), p_now, r.created_by,
             r.permissioned_as, r.email, r.permissions, r.traceparent)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
@@ -51,7 +52,7 @@ BEGIN
     VALUES (r.id, p_born, r.workspace_id, CASE WHEN v_due > p_now OR r.limit_key IS NOT NULL THEN 'scheduled' ELSE 'queued' END,
             v_tag, -coalesce(r.priority, 0), queue.next_rank(v_tag, r.workspace_id, (-coalesce(r.priority, 0))::smallint), v_due,
             r.limit_key, r.limit_ceiling, r.parent_job, p_root, p_flow_born, r.step_no, r.step_index, r.reply_to, r.traceparent,
-            r.erase_after_s IS NOT NULL, p_now)
+            r.erase_after_s IS NOT NULL OR r.cache_key IS NOT NULL, p_now)
     RETURNING * INTO v_job;
     RETURN v_job;
 END
@@ -67,7 +68,23 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     END
 $$;
 
--- Ask for a job: its row, its place in the line and its ticket, in one transaction with whatever else is to be said.
+-- Tell in the log of a job from where its result comes.
+CREATE OR REPLACE FUNCTION queue.say_cached(p_job queue.live_job, p_key text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO queue.log_chunk (job_id, born, claim_no, seq, units, text)
+    SELECT p_job.id, p_job.born, 0, 0, length(t.text), t.text
+    FROM (SELECT 'job=' || p_job.id || E'\n[cached: the result is that of the job ' || c.job_id || E']\n' AS text
+          FROM queue.cached_result c WHERE c.key = p_key) t
+$$;
+
+-- The result that is kept under a key, or nothing.
+CREATE OR REPLACE FUNCTION queue.cached(p_key text) RETURNS json
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.result FROM queue.cached_result c WHERE c.key = p_key AND c.expires_at > clock_timestamp()
+$$;
+
+-- Ask for a job: its row, its place in the line and its ticket, in one transaction with whatever else is to be said. One whose
+-- result is kept ends here, without a worker: its state is `success`.
 CREATE OR REPLACE FUNCTION queue.request_job(p_request json, p_args json, p_also json)
 RETURNS TABLE (state text, said json)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -81,6 +98,7 @@ DECLARE
     v_said json[] := '{}';
     v_job  queue.live_job;
     v_key  queue.request_key;
+    v_kept queue.cached_result;
 BEGIN
     -- Until this transaction ends nobody closes the workspace, so that closing it misses no job.
     PERFORM pg_advisory_xact_lock_shared(hashtextextended('queue.workspace ' || r.workspace_id, 0));
@@ -134,11 +152,23 @@ BEGIN
             RAISE EXCEPTION 'job % above it is canceled', v_root USING ERRCODE = 'TM003';
         END IF;
     END IF;
+    IF r.cache_key IS NOT NULL AND coalesce(r.due_at, v_now) <= v_now AND coalesce(r.due_in_ms, 0) <= 0 THEN
+        SELECT * INTO v_kept FROM queue.cached_result c WHERE c.key = r.cache_key AND c.expires_at > v_now;
+        IF FOUND THEN
+            -- What it answers is kept already, and for no longer than it was.
+            r.cache_key := NULL;
+        END IF;
+    END IF;
     SELECT * INTO v_job FROM queue.place_job(r, v_born, v_root, NULL, v_now, p_args);
-    v_said := ARRAY[queue.say_placed(v_job)];
-    IF v_job.limit_key IS NOT NULL AND v_job.due_at <= v_now THEN
+    IF v_kept.key IS NOT NULL THEN
+        PERFORM queue.answer_at_once(v_job, 'success', v_kept.result);
+        PERFORM queue.say_cached(v_job, v_kept.key);
+        v_job.state := 'success';
+    ELSIF v_job.limit_key IS NOT NULL AND v_job.due_at <= v_now THEN
         v_said := queue.enter_line(r.id);
         SELECT l.state INTO v_job.state FROM queue.live_job l WHERE l.id = r.id;
+    ELSE
+        v_said := ARRAY[queue.say_placed(v_job)];
     END IF;
     IF p_also IS NOT NULL THEN
         v_said := v_said || bus.say_all(p_also, r.traceparent);
@@ -756,6 +786,9 @@ BEGIN
     END IF;
     v_open := queue.unblock();
     PERFORM queue.erase_due(p_limit);
+    DELETE FROM queue.cached_result WHERE key IN (
+        SELECT c.key FROM queue.cached_result c WHERE c.expires_at <= clock_timestamp() ORDER BY c.expires_at LIMIT p_limit
+        FOR UPDATE SKIP LOCKED);
     RETURN QUERY SELECT queue.flatten(v_due || v_open || v_lost || v_woken), bus.take_stranded(interval '1 second', p_limit), v_ended,
         cardinality(v_due), v_requeued, v_failed, queue.stale_tags(),
         least((SELECT min(l.due_at) FROM queue.live_job l WHERE l.state = 'scheduled'),
@@ -942,6 +975,7 @@ $$;
 
 GRANT USAGE ON SCHEMA queue TO tidemill_api, tidemill_scheduler, tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.request_job(json, json, json) TO tidemill_api, tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.cached(text) TO tidemill_api, tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.claim_job(text[], uuid, uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.renew(uuid, uuid[], interval, bigint, boolean) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.append_log(uuid, uuid, integer, text, integer) TO tidemill_worker;

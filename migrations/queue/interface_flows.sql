@@ -142,8 +142,8 @@ BEGIN
         CREATE TYPE queue.step_request AS (
             id uuid, kind text, path text, hash text, language text, code text, lock text, code_hash text, entrypoint text, tag text,
             priority smallint, envs text[], timeout_s integer, limit_key text, limit_ceiling integer, due_in_ms bigint, step_id text,
-            step_no smallint, step_index integer, step_attempt smallint, args json, args_of uuid, answered boolean, outcome text, result json,
-            erase_after_s integer);
+            step_no smallint, step_index integer, step_attempt smallint, args json, args_of uuid, answered boolean, outcome text, result json, erase_after_s integer,
+            cache_key text, cache_ttl_s integer);
         CREATE TYPE queue.flow_end AS (
             outcome text, result json, result_job uuid, result_step smallint, stopped boolean, handled boolean);
     END IF;
@@ -282,7 +282,10 @@ BEGIN
         r.id := n.id; r.workspace_id := j.workspace_id; r.kind := n.kind; r.path := n.path; r.hash := n.hash;
         r.language := coalesce(n.language, '');
         r.code_hash := n.code_hash; r.entrypoint := n.entrypoint; r.tag := coalesce(n.tag, 'flow'); r.priority := n.priority; r.envs := n.envs;
-        r.timeout_s := n.timeout_s; r.erase_after_s := n.erase_after_s; r.limit_key := n.limit_key; r.limit_ceiling := n.limit_ceiling;
+        r.timeout_s := n.timeout_s; r.erase_after_s := n.erase_after_s; r.cache_ttl_s := n.cache_ttl_s;
+        -- What is answered at once is no result of its own.
+        r.cache_key := CASE WHEN n.answered IS NOT TRUE THEN n.cache_key END;
+        r.limit_key := n.limit_key; r.limit_ceiling := n.limit_ceiling;
         r.due_in_ms := n.due_in_ms;
         r.parent_job := j.id; r.scope_job := CASE n.kind WHEN 'flow' THEN NULL ELSE coalesce(j.scope_job, j.id) END; r.step_id := n.step_id;
         r.visible_to_owner := j.visible_to_owner; r.created_by := j.created_by; r.permissioned_as := j.permissioned_as;
@@ -298,6 +301,9 @@ BEGIN
         END IF;
         IF n.answered THEN
             PERFORM queue.answer_at_once(v_job, coalesce(n.outcome, 'success'), coalesce(n.result, 'null'));
+            IF n.cache_key IS NOT NULL THEN
+                PERFORM queue.say_cached(v_job, n.cache_key);
+            END IF;
         ELSIF v_job.limit_key IS NOT NULL AND v_job.due_at <= p_now THEN
             v_late := v_late || v_job.id;
         ELSE
@@ -320,7 +326,7 @@ BEGIN
     VALUES (p_job.id, p_job.born, p_outcome, p_result, clock_timestamp(), clock_timestamp(), 0);
     DELETE FROM queue.live_job WHERE id = p_job.id;
     IF p_job.epilogue THEN
-        PERFORM queue.follow_up(p_job);
+        PERFORM queue.follow_up(p_job, p_outcome, p_result);
     END IF;
 END
 $$;

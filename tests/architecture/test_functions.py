@@ -32,6 +32,7 @@ CALLS: Mapping[str, str] = {
     "queue.advance_flow": "(:job, 0, '{}', 1000)",
     "queue.append_log": "(:job, :key, 0, 'printed', 7)",
     "queue.append_stream": "(:job, :key, 0, 'streamed', 8)",
+    "queue.cached": "('key')",
     "queue.cancel_job": "('w', :job, 'ann', 'because', true, NULL)",
     "queue.cancel_jobs": "('w', ARRAY[:job]::uuid[], 'ann', 'because', true, NULL)",
     "queue.child_results": "(:job, 1::smallint)",

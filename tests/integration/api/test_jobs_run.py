@@ -73,6 +73,42 @@ async def test_a_version_runs_by_its_hash_even_when_archived(api: House) -> None
     assert (row["hash"], row["envs"], row["timeout_s"]) == (version, ["A=b"], 9)
 
 
+@pytest.mark.parametrize("says", ["script", "run"])
+async def test_the_same_run_again_is_answered_from_the_cache(api: House, says: str) -> None:
+    path, ttl = f"u/ann/cached_by_{says}", 3600
+    deployed: dict[str, Any] = {"cache_ttl": ttl} if says == "script" else {}
+    query: dict[str, Any] = {"cache_ttl": ttl} if says == "run" else {}
+    await api.script(path, **deployed)
+    waiting = asyncio.create_task(api.post("ann", f"jobs/run_wait_result/p/{path}", {"a": 1, "b": [2.50]}, **query))
+    first = await answer_next(api, {"answer": 42})
+    assert (await waiting).json == {"answer": 42}
+    again = await api.post("root", f"jobs/run_wait_result/p/{path}", {"b": [2.50], "a": 1}, **query)
+    assert again.json == {"answer": 42}
+    job_id = uuid.UUID((await api.post("ann", f"jobs/run/p/{path}", {"b": [2.50], "a": 1}, status=201, **query)).text)
+    job = (await api.get("ann", f"jobs_u/get/{job_id}")).json
+    assert (job["type"], job["success"], job["result"]) == ("CompletedJob", True, {"answer": 42})
+    assert f"cached: the result is that of the job {first.job_id}" in job["logs"]
+    assert await api.queue.claim() is None
+
+
+async def test_other_arguments_failures_and_who_asks_for_it_run_anew(api: House) -> None:
+    await api.script("u/ann/cached", cache_ttl=3600)
+    asked: list[tuple[Any, dict[str, Any], str | None]] = [
+        ({"a": 1}, {}, "failure"),
+        ({"a": 1}, {}, "success"),
+        ({"a": 2}, {}, "success"),
+        ({"a": 1}, {"cache_ttl": 0}, "success"),
+        ({"a": 1}, {"scheduled_in_secs": 3600}, None),
+    ]
+    for args, query, outcome in asked:
+        job_id = await api.run("u/ann/cached", args, **query)
+        if outcome is None:
+            assert await api.queue.state_of(job_id) == "scheduled"
+        else:
+            await api.queue.finish(await claim_of(api, job_id), outcome, 1)
+    assert await api.queue.state_of(await api.run("u/ann/cached", {"a": 1})) == "success"
+
+
 async def test_a_result_that_is_to_be_erased_is_answered_before(api: House) -> None:
     await api.script("u/ann/erased", delete_after_secs=0)
     waiting = asyncio.create_task(api.post("ann", "jobs/run_wait_result/p/u/ann/erased", {"a": 1}))
@@ -181,7 +217,7 @@ async def test_a_tag_leads_to_its_workers(api: House) -> None:
 
 
 async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:
-    for name, value in {"cache_ttl": "5", "retry": '{"constant":{"attempts":1}}', "skip_preprocessor": "true"}.items():
+    for name, value in {"retry": '{"constant":{"attempts":1}}', "skip_preprocessor": "true"}.items():
         assert name in (await api.post("ann", "jobs/run/p/u/ann/s", {}, status=422, **{name: value})).text
     preview = {"content": "x", "language": "bash", "args": {}}
     await api.post("ann", "jobs/run/preview", {**preview, "lock": "", "modules": None, "kind": "code"}, status=201)

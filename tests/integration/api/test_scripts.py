@@ -51,6 +51,7 @@ async def test_a_deployed_script_comes_back_as_it_was_sent(api: House) -> None:
         "visible_to_runner_only": True,
         "auto_kind": "lib",
         "dedicated_worker": True,
+        "cache_ttl": 60,
         "delete_after_secs": 0,
         "deployment_message": "first",
         "skip_draft_deletion": True,
@@ -213,7 +214,6 @@ async def test_when_runs_are_erased_may_be_said_as_older_clients_do(api: House, 
 
 async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:
     unsupported: dict[str, Any] = {
-        "cache_ttl": 5,
         "ws_error_handler_muted": True,
         "modules": {"a": {}},
         "concurrency_time_window_s": 10,

@@ -40,8 +40,11 @@ class Waiters(Protocol):
         One that is `known` was requested before and is looked at once now.
         """
 
-    def requested(self, job_id: UUID) -> None:
-        """Note that a job that is expected is there: if it is so no more, the future raises NotFound."""
+    def requested(self, job_id: UUID, *, at_once: bool = False) -> None:
+        """Note that a job that is expected is there: if it is so no more, the future raises NotFound.
+
+        One that may have ended `at_once`, of which nobody says so, is looked at now.
+        """
 
     def follow(self, job_id: UUID) -> AbstractAsyncContextManager[Following]:
         """Hear of a job's progress for as long as the context lasts."""

@@ -1,13 +1,13 @@
 -- name: script_by_path
 SELECT s.path, s.hash, s.language, s.tag, s.envs, s.timeout_s, s.concurrent_limit, s.concurrency_key, s.priority,
-       s.visible_to_runner_only, s.erase_after_s
+       s.visible_to_runner_only, s.cache_ttl_s, s.erase_after_s
 FROM platform.script s
 WHERE s.workspace_id = $1 AND s.path = $2 AND s.serves AND NOT s.deleted AND platform.may_read(s.path, $3, $4);
 
 -- name: script_by_hash
 -- An archived version still runs by its hash.
 SELECT s.path, s.hash, s.language, s.tag, s.envs, s.timeout_s, s.concurrent_limit, s.concurrency_key, s.priority,
-       s.visible_to_runner_only, s.erase_after_s
+       s.visible_to_runner_only, s.cache_ttl_s, s.erase_after_s
 FROM platform.script s
 WHERE s.workspace_id = $1 AND s.hash = $2 AND NOT s.deleted AND platform.may_read(s.path, $3, $4);
 

@@ -18,19 +18,21 @@ from tidemill.api.jobs.schemas import (
     FlowPreview,
     JobUpdate,
     ListQuery,
+    PayloadQuery,
     Preview,
     RawDependencies,
     RequestQuery,
     RunQuery,
     UpdateQuery,
+    WaitQuery,
 )
 from tidemill.api.scripts import paths
+from tidemill.shared.caching import cache_key
 from tidemill.shared.flow import Flow
 from tidemill.shared.script import CODELESS, DEPENDENCY_TAG, FLOW_TAG, FLOWS, JobKind, Language, Outcome
 
 RUN_TOLERATES: Mapping[str, str] = {"root_job": "the root follows from parent_job"}
 RUN_REFUSES: Mapping[str, Refused] = {
-    "cache_ttl": Refused(reason="results are not cached yet"),
     "retry": Refused(reason="jobs are not tried again by themselves yet"),
     "skip_preprocessor": Refused(reason="preprocessors are not run yet"),
     "memory_id": Refused(reason="it is for flows with a conversation, which are not there yet"),
@@ -51,6 +53,7 @@ FLOW_PREVIEW_REFUSES: Mapping[str, Refused] = {
 PREVIEW_TOLERATES: Mapping[str, str] = {**RUN_TOLERATES}
 PREVIEW_REFUSES: Mapping[str, Refused] = {
     **RUN_REFUSES,
+    "cache_ttl": Refused(reason="only results of deployed versions are cached"),
     "lock": Refused(reason="a preview finds its dependencies by itself"),
     "modules": Refused(reason="scripts of more than one file are not supported yet"),
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
@@ -63,6 +66,7 @@ _PREVIEWED: Mapping[str, JobKind] = {"code": JobKind.PREVIEW, **{str(kind): kind
 _NO_WORKSPACE_DEPENDENCIES = Refused(reason="a script names its own dependencies; a workspace has none yet")
 DEPENDENCIES_REFUSES: Mapping[str, Refused] = {
     **{name: refused for name, refused in RUN_REFUSES.items() if name != "skip_preprocessor"},
+    "cache_ttl": Refused(reason="locks are remembered by what they are for"),
     "raw_deps": _NO_WORKSPACE_DEPENDENCIES,
     "raw_workspace_dependencies": _NO_WORKSPACE_DEPENDENCIES,
     "temp_script_refs": Refused(reason="imports of other scripts are not looked into yet"),
@@ -143,6 +147,7 @@ class Runnable(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_key: str | None = None
     priority: int | None = None
     visible_to_runner_only: bool = False
+    cache_ttl_s: int | None = None
     erase_after_s: int | None = None
 
 
@@ -177,8 +182,10 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceparent: str | None = None
     request_key: str | None = None
     request_digest: str | None = None
-    erase_after_s: int | None = None
     key_lasts_s: int | None = None
+    cache_key: str | None = None
+    cache_ttl_s: int | None = None
+    erase_after_s: int | None = None
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,6 +285,7 @@ def request(
     """Return the job to ask for; raises BadRequest, naming the parameter, and Forbidden for a tag."""
     limited = runnable.concurrent_limit
     due_at, due_in_ms = _due(query) if isinstance(query, RunQuery) else (None, None)
+    cache_ttl_s = _cache_ttl_s(runnable, query)
     tag = _tag(query.tag or runnable.tag or runnable.language, workspace, args)
     if not any_tag:
         refuse_tag(viewer, tag)
@@ -299,6 +307,10 @@ def request(
         limit_ceiling=limited,
         due_at=due_at,
         due_in_ms=due_in_ms,
+        cache_key=cache_key(workspace, f"{runnable.kind} {runnable.path} {runnable.hash}", args)
+        if cache_ttl_s
+        else None,
+        cache_ttl_s=cache_ttl_s or None,
         erase_after_s=runnable.erase_after_s,
         parent_job=query.parent_job,
         trigger_kind="webhook" if runnable.kind in _DEPLOYED and viewer.job_id is None else None,
@@ -315,6 +327,13 @@ def request(
 def _limit_key(runnable: Runnable, workspace: str, args: str) -> str:
     of = "flow" if runnable.kind in FLOWS else "script"
     return tags.limit_key(runnable.concurrency_key, workspace, runnable.path, args, of=of)
+
+
+def _cache_ttl_s(runnable: Runnable, query: RequestQuery) -> int | None:
+    if runnable.hash is None or runnable.kind not in _DEPLOYED:
+        return None
+    asked = query.cache_ttl if isinstance(query, PayloadQuery | WaitQuery) else None
+    return runnable.cache_ttl_s if asked is None else asked
 
 
 def refuse_tag(viewer: Viewer, tag: str) -> None:

@@ -13,7 +13,7 @@ from tidemill.api.jobs import args as arguments
 from tidemill.api.jobs import cancel, rules, store
 from tidemill.api.jobs.ports import Ended
 from tidemill.api.jobs.reply import reply
-from tidemill.api.jobs.rules import AskedBefore, LineTooLong, NoResultInTime, Runnable
+from tidemill.api.jobs.rules import AskedBefore, JobRequest, LineTooLong, NoResultInTime, Runnable
 from tidemill.api.jobs.schemas import PayloadQuery, Preview, RequestQuery, WaitQuery
 from tidemill.chassis.outbox import to_say
 from tidemill.chassis.telemetry import current_traceparent
@@ -118,8 +118,8 @@ async def result_of(call: Call, runnable: Runnable, args: str) -> web.StreamResp
     # Registered first: the job may have ended before its request is answered.
     with call.ctx.waiters.expect(job_id) as answer:
         try:
-            await _request(call, runnable, args, job_id, reply_to=call.ctx.waiters.replica)
-            call.ctx.waiters.requested(job_id)
+            job = await _request(call, runnable, args, job_id, reply_to=call.ctx.waiters.replica)
+            call.ctx.waiters.requested(job_id, at_once=job.cache_key is not None)
             async with asyncio.timeout(patience.total_seconds()):
                 ended: Ended = await answer
         except AskedBefore as before:
@@ -155,7 +155,9 @@ def _replayed(answer: web.Response) -> web.Response:
     return answer
 
 
-async def _request(call: Call, runnable: Runnable, args: str, job_id: UUID, *, reply_to: str | None = None) -> None:
+async def _request(
+    call: Call, runnable: Runnable, args: str, job_id: UUID, *, reply_to: str | None = None
+) -> JobRequest:
     query: RequestQuery = call.query
     ctx = call.ctx
     if query.queue_limit is not None:
@@ -178,3 +180,4 @@ async def _request(call: Call, runnable: Runnable, args: str, job_id: UUID, *, r
     what = runnable.path or runnable.hash or "preview"
     audit = call.audit("Execute", what, {"tag": job.tag}, span=str(job_id))
     ctx.outbox.publish_soon(await store.request(ctx.database, job, args, to_say([audit])))
+    return job

@@ -34,6 +34,7 @@ class PayloadQuery(RequestQuery, frozen=True, kw_only=True):
     """How a job that is waited for is to be run, and its arguments where there is no body."""
 
     payload: str | None = None
+    cache_ttl: Seconds | None = None
 
 
 class WaitQuery(RequestQuery, frozen=True, kw_only=True):
@@ -41,6 +42,7 @@ class WaitQuery(RequestQuery, frozen=True, kw_only=True):
 
     wrap_body: bool = False
     raw: bool = False
+    cache_ttl: Seconds | None = None
 
 
 class RunQuery(WaitQuery, frozen=True, kw_only=True):

@@ -128,8 +128,7 @@ class WaitingRoom:
         answer: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(answer)
         if known:
-            self.requested(job_id)
-            self._hint(job_id)
+            self.requested(job_id, at_once=True)
         try:
             yield answer
         finally:
@@ -139,10 +138,15 @@ class WaitingRoom:
                 del self._waiting[job_id]
                 self._requested.discard(job_id)
 
-    def requested(self, job_id: UUID) -> None:
-        """Note that a job that is expected is there: if it is so no more, the future raises NotFound."""
+    def requested(self, job_id: UUID, *, at_once: bool = False) -> None:
+        """Note that a job that is expected is there: if it is so no more, the future raises NotFound.
+
+        One that may have ended `at_once`, of which nobody says so, is looked at now.
+        """
         if job_id in self._waiting:
             self._requested.add(job_id)
+        if at_once:
+            self._hint(job_id)
 
     @asynccontextmanager
     async def follow(self, job_id: UUID) -> AsyncIterator[Follower]:

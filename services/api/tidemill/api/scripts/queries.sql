@@ -10,7 +10,7 @@ SELECT s.hash, s.path, s.parent_hashes, s.summary, s.description, s.content, s.l
        s.lock_job IS NOT NULL AND s.lock IS NULL AND NOT EXISTS (
            SELECT FROM queue.any_job j WHERE j.id = s.lock_job AND j.born = (SELECT queue.locate(s.lock_job)) AND j.outcome IS NULL
        ) AS has_no_lock,
-       s.dedicated_worker, s.erase_after_s,
+       s.dedicated_worker, s.cache_ttl_s, s.erase_after_s,
        NOT s.archived AND NOT s.deleted AS is_head, platform.may_write(s.path, $4, $5) AS may_write
 FROM platform.script s
 WHERE s.workspace_id = $1 AND (s.hash = $3 OR s.path = $2 AND NOT s.archived AND NOT s.deleted)
@@ -31,8 +31,9 @@ SELECT platform.may_write($1, $2, $3);
 -- name: insert
 INSERT INTO platform.script (workspace_id, hash, path, parent_hashes, summary, description, content, language, kind, schema, lock, tag,
                              envs, labels, concurrent_limit, concurrency_key, priority, timeout_s, is_template,
-                             visible_to_runner_only, auto_kind, dedicated_worker, erase_after_s, deployment_message, created_by, lock_job, serves)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27);
+                             visible_to_runner_only, auto_kind, dedicated_worker, cache_ttl_s, erase_after_s, deployment_message, created_by,
+                             lock_job, serves)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28);
 
 -- name: archive
 UPDATE platform.script SET archived = true

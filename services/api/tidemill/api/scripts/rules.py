@@ -17,7 +17,6 @@ from tidemill.shared.requirements import NOTHING, NotUnderstood, Requirements
 from tidemill.shared.script import Language
 
 _NO_DEBOUNCING = Refused(reason="runs are not debounced yet")
-_NO_CACHE = Refused(reason="results are not cached yet")
 _NO_BEHALF = Refused(reason="a script runs as whoever runs it; running on behalf of somebody else is not supported yet")
 
 REFUSES: Mapping[str, Refused] = {
@@ -28,8 +27,6 @@ REFUSES: Mapping[str, Refused] = {
     "debounce_args_to_accumulate": _NO_DEBOUNCING,
     "max_total_debouncing_time": _NO_DEBOUNCING,
     "max_total_debounces_amount": _NO_DEBOUNCING,
-    "cache_ttl": _NO_CACHE,
-    "cache_ignore_s3_path": _NO_CACHE,
     "restart_unless_cancelled": Refused(reason="scripts that start again by themselves are not supported yet"),
     "has_preprocessor": Refused(reason="preprocessors are not run yet"),
     "on_behalf_of": _NO_BEHALF,
@@ -45,6 +42,7 @@ TOLERATES: Mapping[str, str] = {
     "draft_only": "there are no drafts; what is sent is deployed",
     "assets": "what a script touches is not recorded yet",
     "no_main_func": "the content tells",
+    "cache_ignore_s3_path": "results are cached by the arguments as they were sent, whatever files they name",
 }
 """Fields of a new version that change nothing here."""
 

@@ -37,6 +37,7 @@ class NewScript(msgspec.Struct, frozen=True, kw_only=True):
     visible_to_runner_only: bool | None = None
     auto_kind: str | None = None
     dedicated_worker: bool | None = None
+    cache_ttl: Count | None = None
     delete_after_secs: Count | None = None
     delete_after_use: bool | None = None
     """What older clients send for a `delete_after_secs` of zero."""
@@ -95,6 +96,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     visible_to_runner_only: bool | UnsetType = UNSET
     auto_kind: str | UnsetType = UNSET
     dedicated_worker: bool | UnsetType = UNSET
+    cache_ttl: int | UnsetType = UNSET
     delete_after_secs: int | UnsetType = UNSET
     deployment_msg: str | UnsetType = UNSET
     ws_error_handler_muted: bool = False

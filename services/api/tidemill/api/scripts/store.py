@@ -38,6 +38,7 @@ _OF_A_VERSION = (
     "visible_to_runner_only",
     "auto_kind",
     "dedicated_worker",
+    "cache_ttl_s",
     "erase_after_s",
 )
 """The columns that make two versions differ."""
@@ -65,6 +66,7 @@ def values_of(new: NewScript) -> Mapping[str, Any]:
         "visible_to_runner_only": new.visible_to_runner_only or False,
         "auto_kind": new.auto_kind or None,
         "dedicated_worker": new.dedicated_worker or False,
+        "cache_ttl_s": new.cache_ttl or None,
         "erase_after_s": rules.erase_after(new),
     }
 
@@ -296,6 +298,7 @@ def _script(row: asyncpg.Record, why_no_lock: Mapping[UUID, str]) -> Script:
         visible_to_runner_only=_or_unset(row["visible_to_runner_only"]),
         auto_kind=_or_unset(row["auto_kind"]),
         dedicated_worker=_or_unset(row["dedicated_worker"]),
+        cache_ttl=_or_unset(row["cache_ttl_s"]),
         delete_after_secs=UNSET if row["erase_after_s"] is None else row["erase_after_s"],
         deployment_msg=_or_unset(row["deployment_message"]),
     )
