@@ -227,6 +227,7 @@ CREATE TABLE queue.live_job (
     reply_to         text,
     traceparent      text,
     epilogue         boolean NOT NULL DEFAULT false,
+    shares_with      uuid,
     CHECK (state IN ('scheduled', 'blocked', 'queued', 'running', 'suspended', 'success', 'failure', 'canceled', 'skipped')),
     CHECK ((state = 'running') = (claim_key IS NOT NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
@@ -235,6 +236,7 @@ COMMENT ON COLUMN queue.live_job.flow_born IS 'Where the rows of the flow lie th
 COMMENT ON COLUMN queue.live_job.version IS 'Of a flow: how often it was changed; who decides on one has to name what was read.';
 COMMENT ON COLUMN queue.live_job.at_step IS 'Of a flow: the place of the step that it has come to.';
 COMMENT ON COLUMN queue.live_job.wake_at IS 'Of a flow: when it has to be looked at, whatever happens.';
+COMMENT ON COLUMN queue.live_job.shares_with IS 'The flow whose worker and folder the job shares.';
 COMMENT ON COLUMN queue.live_job.epilogue IS 'More follows its end: its result is kept for others, or what it leaves behind is erased.';
 COMMENT ON COLUMN queue.live_job.urgency IS 'The negative of the priority, so that one ascending index order serves the claim.';
 COMMENT ON COLUMN queue.live_job.rank IS 'Place in the fair line, in milliseconds since 1970: a workspace with a long line queues behind its own.';
@@ -290,6 +292,13 @@ CREATE TABLE queue.worker (
     jobs_executed bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE queue.worker IS 'Worker processes and their last sign of life.';
+
+-- Which worker process runs the steps of a flow that wants one worker for all of them.
+CREATE TABLE queue.flow_worker (
+    flow_id    uuid PRIMARY KEY,
+    worker_run uuid NOT NULL
+);
+COMMENT ON TABLE queue.flow_worker IS 'Flows of which all steps run on one worker, and who that is since the first one was claimed.';
 
 -- Keys that sign job tokens, as the two padded blocks of HMAC (RFC 2104), because the server has no pgcrypto.
 CREATE TABLE queue.token_key (

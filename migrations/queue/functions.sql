@@ -56,6 +56,12 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT bus.say('flow.ready.v1', 'flow.ready', json_build_object('flow_id', p_id), p_traceparent)
 $$;
 
+-- The line of one worker process, beside those of its tags. No tag that a user may write begins like this.
+CREATE OR REPLACE FUNCTION queue.line_of(p_worker_run uuid) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT '@' || p_worker_run
+$$;
+
 -- Say that there is work: to the workers of a tag, or that a flow may go on.
 CREATE OR REPLACE FUNCTION queue.say_ticket(p_job queue.live_job) RETURNS json
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -172,6 +178,7 @@ BEGIN
         PERFORM queue.follow_up(p_job, p_outcome, p_result);
     END IF;
     IF p_job.tag = 'flow' THEN
+        DELETE FROM queue.flow_worker w WHERE w.flow_id = p_job.id;
         UPDATE queue.erasure e SET root_flow = NULL, due_at = queue.erase_at(e.after_s) WHERE e.root_flow = p_job.id;
         -- Whatever has ended below and was not heard is nobody's business any more.
         UPDATE queue.flow_step s SET state = CASE s.outcome WHEN 'success' THEN 'success' ELSE 'failure' END
@@ -461,6 +468,32 @@ BEGIN
         ELSE
             RETURN QUERY SELECT v_job.id, v_job.reply_to, 'requeued', queue.give_back(v_job, 1);
         END IF;
+    END LOOP;
+END
+$$;
+
+-- Steps that only one worker may run fail when that one has gone: with it went the folder that the steps before have left.
+CREATE OR REPLACE FUNCTION queue.fail_left_behind(p_lease interval, p_limit integer)
+RETURNS TABLE (job_id uuid, reply_to text, verdict text, said json[])
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_gone uuid;
+    v_job  queue.live_job;
+BEGIN
+    FOR v_gone IN
+        SELECT DISTINCT f.worker_run FROM queue.flow_worker f LEFT JOIN queue.worker w USING (worker_run)
+        WHERE w.worker_run IS NULL OR w.beat_at < clock_timestamp() - p_lease
+    LOOP
+        FOR v_job IN
+            SELECT l.* FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = queue.line_of(v_gone)
+            ORDER BY l.urgency, l.rank, l.id LIMIT p_limit FOR UPDATE SKIP LOCKED
+        LOOP
+            v_job.holds_limit := false;
+            RETURN QUERY SELECT v_job.id, v_job.reply_to, 'failed', queue.settle(v_job, 'failure', queue.error_result(
+                'WorkerLost', 'All steps of this flow run on one worker, which has gone, and with it the folder that they share.', NULL),
+                NULL, NULL, NULL);
+        END LOOP;
     END LOOP;
 END
 $$;

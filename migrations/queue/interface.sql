@@ -16,7 +16,7 @@ BEGIN
             visible_to_owner boolean, created_by text, permissioned_as text, email text, permissions json,
             reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer,
             code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer, erase_after_s integer,
-            cache_key text, cache_ttl_s integer);
+            cache_key text, cache_ttl_s integer, shares_with uuid, only_worker uuid);
     END IF;
 END
 $$;
@@ -28,7 +28,11 @@ CREATE OR REPLACE FUNCTION queue.place_job(
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_due timestamptz := coalesce(r.due_at, p_now + coalesce(r.due_in_ms, 0) * interval '1 millisecond');
-    v_tag text := CASE WHEN r.kind IN ('flow', 'flowpreview', 'flownode') THEN 'flow' ELSE r.tag END;
+    v_tag text := CASE
+        WHEN r.kind IN ('flow', 'flowpreview', 'flownode') THEN 'flow'
+        WHEN r.only_worker IS NOT NULL THEN queue.line_of(r.only_worker)
+        ELSE r.tag
+    END;
     v_job queue.live_job;
 BEGIN
     IF to_regclass('queue.job_p' || to_char(p_born AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL THEN
@@ -48,11 +52,12 @@ BEGIN
     END IF;
     -- Not under the key's lock before the row is in: the lock order puts jobs before limit keys.
     INSERT INTO queue.live_job (id, born, workspace_id, state, tag, urgency, rank, due_at, limit_key, limit_ceiling, parent_job,
-                                root_job, flow_born, step_no, step_index, reply_to, traceparent, epilogue, hinted_at)
+                                root_job, flow_born, step_no, step_index, reply_to, traceparent, epilogue, shares_with,
+                                hinted_at)
     VALUES (r.id, p_born, r.workspace_id, CASE WHEN v_due > p_now OR r.limit_key IS NOT NULL THEN 'scheduled' ELSE 'queued' END,
             v_tag, -coalesce(r.priority, 0), queue.next_rank(v_tag, r.workspace_id, (-coalesce(r.priority, 0))::smallint), v_due,
             r.limit_key, r.limit_ceiling, r.parent_job, p_root, p_flow_born, r.step_no, r.step_index, r.reply_to, r.traceparent,
-            r.erase_after_s IS NOT NULL OR r.cache_key IS NOT NULL, p_now)
+            r.erase_after_s IS NOT NULL OR r.cache_key IS NOT NULL, r.shares_with, p_now)
     RETURNING * INTO v_job;
     RETURN v_job;
 END
@@ -183,7 +188,7 @@ CREATE OR REPLACE FUNCTION queue.claim_job(p_tags text[], p_worker_run uuid, p_c
 RETURNS TABLE (id uuid, workspace_id text, kind text, path text, hash text, language text, code text, entrypoint text, args json,
                tag text, envs text[], timeout_s integer, due_at timestamptz, parent_job uuid, root_job uuid, created_by text,
                permissioned_as text, email text, permissions json, claims smallint, reply_to text, traceparent text, token text,
-               lock text, scope_job uuid, step_id text, root_flow uuid, flow_path text)
+               lock text, scope_job uuid, step_id text, root_flow uuid, flow_path text, shares_with uuid)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 -- Left to itself the planner plans anew at every call, because it takes a plan for all days to be dearer than it is.
 SET plan_cache_mode = force_generic_plan AS $$
@@ -219,12 +224,17 @@ BEGIN
         UPDATE queue.live_job l SET state = 'running', claim_key = p_claim_key, worker_run = p_worker_run,
             claims = l.claims + 1, claimed_at = clock_timestamp()
         WHERE l.id = v_id RETURNING * INTO v_job;
+        IF v_job.shares_with IS NOT NULL AND v_job.tag <> queue.line_of(p_worker_run) THEN
+            -- The first step, which may be claimed anew by somebody else: from here on all wait in this worker's own line.
+            INSERT INTO queue.flow_worker (flow_id, worker_run) VALUES (v_job.shares_with, p_worker_run)
+            ON CONFLICT (flow_id) DO UPDATE SET worker_run = excluded.worker_run;
+        END IF;
     END IF;
     RETURN QUERY
         SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesce(j.code, c.code), j.entrypoint, j.args, j.tag, j.envs,
                j.timeout_s, j.due_at, j.parent_job, j.root_job, j.created_by, j.permissioned_as, j.email, j.permissions, v_job.claims,
                v_job.reply_to, j.traceparent, queue.job_token(j.id, p_claim_key), c.lock, j.scope_job, j.step_id,
-               f.root_flow, f.path
+               f.root_flow, f.path, v_job.shares_with
         FROM queue.job j LEFT JOIN queue.inline_code c ON c.hash = j.code_hash
         LEFT JOIN LATERAL queue.flow_above(j.parent_job, j.scope_job) f ON true
         WHERE j.id = v_job.id AND j.born = v_job.born;
@@ -754,6 +764,12 @@ BEGIN
 END
 $$;
 
+-- Those of the flows that have ended: a worker keeps nothing for them any more.
+CREATE OR REPLACE FUNCTION queue.ended_flows(p_ids uuid[]) RETURNS uuid[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(f.id), '{}') FROM unnest(p_ids) AS f (id) WHERE NOT EXISTS (SELECT FROM queue.live_job l WHERE l.id = f.id)
+$$;
+
 -- A worker process has gone in good order.
 CREATE OR REPLACE FUNCTION queue.retire_worker(p_worker_run uuid) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -782,7 +798,7 @@ BEGIN
                coalesce(json_agg(json_build_object('job_id', r.job_id, 'reply_to', r.reply_to)) FILTER (WHERE r.verdict <> 'requeued'), '[]'),
                count(*) FILTER (WHERE r.verdict = 'requeued'), count(*) FILTER (WHERE r.verdict = 'failed')
         INTO v_lost, v_ended, v_requeued, v_failed
-        FROM queue.rescue_lost(p_lease, p_limit) r LEFT JOIN LATERAL unnest(r.said) m ON true;
+        FROM (SELECT * FROM queue.rescue_lost(p_lease, p_limit) UNION ALL SELECT * FROM queue.fail_left_behind(p_lease, p_limit)) r LEFT JOIN LATERAL unnest(r.said) m ON true;
     END IF;
     v_open := queue.unblock();
     PERFORM queue.erase_due(p_limit);
@@ -912,6 +928,7 @@ BEGIN
         PERFORM queue.make_token_key();
     END IF;
     DELETE FROM queue.request_key k WHERE k.expires_at < clock_timestamp();
+    DELETE FROM queue.flow_worker w WHERE NOT EXISTS (SELECT FROM queue.live_job l WHERE l.id = w.flow_id);
     -- A key may go when a newer one was there before the oldest claim that still runs.
     DELETE FROM queue.token_key k
     WHERE k.no < (
@@ -983,6 +1000,7 @@ GRANT EXECUTE ON FUNCTION queue.append_stream(uuid, uuid, integer, text, integer
 GRANT EXECUTE ON FUNCTION queue.finish_job(uuid, uuid, json, json) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.release_job(uuid, uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.register_worker(uuid, text, text, text, text[], integer, text, text) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.ended_flows(uuid[]) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.retire_worker(uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.cancel_job(text, uuid, text, text, boolean, json) TO tidemill_api, tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.cancel_jobs(text, uuid[], text, text, boolean, json) TO tidemill_api;

@@ -143,7 +143,7 @@ BEGIN
             id uuid, kind text, path text, hash text, language text, code text, lock text, code_hash text, entrypoint text, tag text,
             priority smallint, envs text[], timeout_s integer, limit_key text, limit_ceiling integer, due_in_ms bigint, step_id text,
             step_no smallint, step_index integer, step_attempt smallint, args json, args_of uuid, answered boolean, outcome text, result json, erase_after_s integer,
-            cache_key text, cache_ttl_s integer);
+            cache_key text, cache_ttl_s integer, same_worker boolean);
         CREATE TYPE queue.flow_end AS (
             outcome text, result json, result_job uuid, result_step smallint, stopped boolean, handled boolean);
     END IF;
@@ -291,6 +291,10 @@ BEGIN
         r.visible_to_owner := j.visible_to_owner; r.created_by := j.created_by; r.permissioned_as := j.permissioned_as;
         r.email := j.email; r.permissions := j.permissions; r.traceparent := j.traceparent;
         r.step_no := n.step_no; r.step_index := n.step_index;
+        IF n.same_worker THEN
+            r.shares_with := coalesce(l.shares_with, l.id);
+            r.only_worker := (SELECT w.worker_run FROM queue.flow_worker w WHERE w.flow_id = r.shares_with);
+        END IF;
         v_args := CASE WHEN n.args_of IS NULL THEN coalesce(n.args, '{}')
             ELSE (SELECT o.args FROM queue.job o WHERE o.id = n.args_of AND o.born = queue.locate(n.args_of)) END;
         v_job := queue.place_job(r, queue.born_of(n.id), coalesce(j.root_job, j.id), l.born, p_now, v_args);

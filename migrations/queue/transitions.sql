@@ -12,6 +12,7 @@ BEGIN
         ('blocked', 'queued'),
         ('blocked', 'skipped'),
         ('queued', 'canceled'),
+        ('queued', 'failure'),
         ('queued', 'running'),
         ('queued', 'skipped'),
         ('queued', 'suspended'),

@@ -40,6 +40,7 @@ CALLS: Mapping[str, str] = {
     "queue.close_workspace": "('w', 'ann', 'because')",
     "queue.days_before": "(now() + interval '30 days')",
     "queue.delete_jobs": "('w', '{}', NULL)",
+    "queue.ended_flows": "(ARRAY[:job]::uuid[])",
     "queue.explain_job": "('w', :job)",
     "queue.finish_job": """(:job, :key, '{"outcome": "success"}', '1')""",
     "queue.flow_args": "(:job)",

@@ -34,6 +34,7 @@ NEVER = timedelta(days=1)
 """A lease that does not end during a test."""
 
 _TABLES = (
+    "flow_worker",
     "cached_result",
     "erasure",
     "live_job",

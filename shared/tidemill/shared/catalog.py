@@ -152,6 +152,20 @@ def tickets(tag: str) -> QueueSpec:
     return QueueSpec(name=f"jobs.{tag}", exchange=Exchange.JOBS, keys=(tag,))
 
 
+def own_line(worker_run: object) -> str:
+    """Return what stands in place of a tag where only one worker process may run a job; no tag begins like this."""
+    return f"@{worker_run}"
+
+
+def own_tickets(worker_run: object) -> QueueSpec:
+    """Return the queue that holds the tickets of jobs that only one worker process may run; it goes with the process.
+
+    To the broker its line is a tag as others.
+    """
+    line = own_line(worker_run)
+    return QueueSpec(name=f"jobs.{line}", exchange=Exchange.JOBS, keys=(line,), durable=False)
+
+
 def replica_inbox(replica: str) -> QueueSpec:
     """Return the queue of one api process: its replies, and what it binds to while it follows a job."""
     return QueueSpec(name=f"api.{replica}", exchange=Exchange.EVENTS, keys=(f"reply.{replica}",), durable=False)

@@ -25,6 +25,7 @@ from tidemill.shared.catalog import (
     Exchange,
     QueueSpec,
     Service,
+    own_tickets,
     publishes,
     replica_inbox,
     tickets,
@@ -138,8 +139,8 @@ async def test_a_replica_overhears_nobody(node: RabbitMqNode, key: str) -> None:
     assert not await may(node.url_of(Service.API), bind)
 
 
-async def test_with_its_rights_a_service_listens_puts_back_and_buries(node: RabbitMqNode) -> None:
-    queue = tickets("rights-again")
+@pytest.mark.parametrize("queue", [tickets("rights-again"), own_tickets("w1")], ids=lambda queue: queue.name)
+async def test_with_its_rights_a_service_listens_puts_back_and_buries(node: RabbitMqNode, queue: QueueSpec) -> None:
     heard: asyncio.Queue[Delivery] = asyncio.Queue()
     ready = asyncio.Event()
 
@@ -154,13 +155,13 @@ async def test_with_its_rights_a_service_listens_puts_back_and_buries(node: Rabb
     ):
         await api.link()
         await ready.wait()
-        message = Outgoing(exchange=Exchange.JOBS, key="rights-again", body=b"{}", message_id="rights")
+        message = Outgoing(exchange=Exchange.JOBS, key=queue.keys[0], body=b"{}", message_id="rights")
         assert list(await api.publish([message])) == [Fate.CONFIRMED]
         first = await heard.get()
         assert isinstance(first, RabbitDelivery)
         await first.send_to_end()
         again = await heard.get()
-        assert again.key == "rights-again"
+        assert again.key == queue.keys[0]
         await again.bury("seen")
     async with asyncio.timeout(DEADLINE), aiormq.connect(node.url) as connection:
         await (await connection.channel()).queue_purge(DEAD_LETTERS)

@@ -3,8 +3,11 @@
 import asyncio
 import itertools
 import json
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +16,7 @@ import pytest
 from tests.support.database import DatabaseUrls
 from tests.support.queue import Queue, a_job, queue_of
 from tests.support.services import running
-from tests.support.steps import a_flow, a_step, advance
+from tests.support.steps import a_flow, a_step, advance, end
 from tests.support.waiting import eventually
 from tidemill.chassis.broker import Broker, Outgoing
 from tidemill.chassis.errors import StartRefused
@@ -130,6 +133,59 @@ async def test_code_that_stands_in_a_flow_with_its_lock_is_not_resolved_again(qu
     code = "import no_such_package_anywhere\ndef main():\n    pass\n"
     row = await finished(queue, await step(queue, broker, flow, code=code, lock=""))
     assert json.loads(row["result"])["error"]["name"] == "ModuleNotFoundError"
+
+
+async def test_steps_of_one_worker_share_a_folder_until_their_flow_ends(
+    own_database_urls: DatabaseUrls, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidemill.worker.sharing._LOOKED_EVERY", timedelta(milliseconds=50))
+    write = """
+import os
+def main(name):
+    open(f'shared/{name}', 'w').close()
+    return sorted(os.listdir('shared'))
+"""
+    async with (
+        running(own_database_urls, SERVICE) as broker,
+        running(own_database_urls, SERVICE, broker=broker),
+    ):
+        flow, workers = await a_flow(queue), set()
+        for number in range(4):
+            asked = {"step_no": number, "args": {"name": str(number)}, "same_worker": True}
+            row = await finished(queue, await step(queue, broker, flow, code=write, **asked))
+            assert json.loads(row["result"]) == [str(each) for each in range(number + 1)]
+            workers.add(row["worker"])
+        assert len(workers) == 1
+        assert shared_folders(flow)
+        await end(queue, flow)
+
+        async def gone() -> bool:
+            return not shared_folders(flow)
+
+        await eventually(gone)
+
+
+def shared_folders(flow: uuid.UUID) -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"tidemill-sandbox-*/shared-{flow}"))
+
+
+async def test_a_step_that_puts_too_much_into_the_shared_folder_fails(
+    own_database_urls: DatabaseUrls, queue: Queue
+) -> None:
+    fill = """
+import time
+def main(seconds):
+    for number in range(3):
+        open(f'shared/{number}', 'wb').write(b'x' * 600_000)
+    time.sleep(seconds)
+"""
+    async with running(own_database_urls, SERVICE, settings={"TIDEMILL_JOB_DISK": "1"}) as broker:
+        for seconds in (0, 3600):
+            flow = await a_flow(queue)
+            asked = {"code": fill, "args": {"seconds": seconds}, "same_worker": True}
+            row = await finished(queue, await step(queue, broker, flow, **asked))
+            assert row["outcome"] == "failure"
+            assert "./shared may hold 1 MiB" in json.loads(row["result"])["error"]["message"]
 
 
 async def test_no_worker_serves_the_tag_of_flows(own_database_urls: DatabaseUrls) -> None:

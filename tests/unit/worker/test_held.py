@@ -40,6 +40,7 @@ def a_claim(key: uuid.UUID) -> Claim:
         step_id=None,
         root_flow=None,
         flow_path=None,
+        shares_with=None,
     )
 
 

@@ -10,6 +10,7 @@ from tidemill.worker.environments.environments import Environments
 from tidemill.worker.held import Held
 from tidemill.worker.sandbox.pool import Sandbox
 from tidemill.worker.settings import WorkerSettings
+from tidemill.worker.sharing import Sharing
 from tidemill.worker.store.queue import Identity
 from tidemill.worker.store.scripts import Sources
 
@@ -30,3 +31,4 @@ class Context:
     sources: Sources
     environments: Environments
     held: Held
+    sharing: Sharing

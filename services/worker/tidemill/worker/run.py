@@ -142,18 +142,22 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
                     ctx.environments.lent(claim.language, source.content, source.lock, say, holding.stop)
                 )
             interpreter = environment.interpreter
+            shared = await until_it_ends.enter_async_context(ctx.sharing.folder(claim.shares_with))
+            key = ZygoteKey(
+                workspace=claim.workspace_id,
+                network=network,
+                interpreter=environment.interpreter,
+                environment=environment.folders,
+                shared=shared,
+            )
+            execution = _execution(ctx, claim, source, written)
             with span("execute", kind=SpanKind.INTERNAL):
-                return await ctx.sandbox.run(
-                    ZygoteKey(
-                        workspace=claim.workspace_id,
-                        network=network,
-                        interpreter=environment.interpreter,
-                        environment=environment.folders,
+                return await ctx.sharing.bounded(
+                    shared,
+                    holding.stop,
+                    lambda stop: ctx.sandbox.run(
+                        key, execution, on_log=written.write, on_stream=streamed.write, cancel=stop
                     ),
-                    _execution(ctx, claim, source, written),
-                    on_log=written.write,
-                    on_stream=streamed.write,
-                    cancel=holding.stop,
                 )
     except TimeoutError as late:
         return _unprepared(preparing, longest, late)
@@ -204,6 +208,9 @@ def _execution(ctx: Context, claim: Claim, source: Source, written: Log) -> Exec
     warm = source.dedicated_worker or warmth.is_annotated(source.content)
     if warm and claim.hash is None:
         written.write("[not warm: a process is kept for deployed versions only]\n")
+        warm = False
+    if warm and claim.shares_with is not None:
+        written.write("[not warm: it shares a folder with the other steps of its flow]\n")
         warm = False
     settings = ctx.settings
     return Execution(

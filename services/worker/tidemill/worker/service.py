@@ -26,6 +26,7 @@ from tidemill.worker.sandbox.execution import Room
 from tidemill.worker.sandbox.pool import Sandbox
 from tidemill.worker.sandbox.settings import SandboxSettings, SandboxUnavailable
 from tidemill.worker.settings import WorkerSettings
+from tidemill.worker.sharing import Sharing
 from tidemill.worker.slots import Slots
 from tidemill.worker.store import queue
 from tidemill.worker.store.queue import Identity
@@ -58,6 +59,7 @@ async def open_worker(frame: Frame) -> AsyncIterator[None]:
             sources=Sources(frame.database),
             environments=Environments(settings, frame.settings.home, frame.environ, sandbox.tier),
             held=Held(),
+            sharing=Sharing(sandbox, frame.database, settings.job_disk_bytes),
         )
         slots = Slots(ctx)
         draining = asyncio.Event()
@@ -66,7 +68,7 @@ async def open_worker(frame: Frame) -> AsyncIterator[None]:
         )
         await queue.register(frame.database, ctx.me)
         inbox = listen(frame.broker, worker_inbox(str(ctx.me.worker_run)), handlers(ctx.held))
-        async with background(run(beating, frame.health), ctx.environments.tend()), inbox:
+        async with background(run(beating, frame.health), ctx.environments.tend(), ctx.sharing.tend()), inbox:
             await slots.open()
             log.info("worker takes jobs", extra={"worker": ctx.me.name, "isolation": ctx.me.isolation})
             try:

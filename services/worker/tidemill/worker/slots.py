@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from tidemill.chassis.broker import Delivery, Subscription
 from tidemill.chassis.telemetry import Metric, observe
-from tidemill.shared.catalog import tickets
+from tidemill.shared.catalog import own_tickets, tickets
 from tidemill.worker.context import Context
 from tidemill.worker.held import Holding
 from tidemill.worker.run import run
@@ -40,8 +40,8 @@ class Slots:
 
     async def open(self) -> None:
         """Begin to take tickets, and announce each queue as it stands."""
-        for tag in self._ctx.me.tags:
-            subscription = self._ctx.broker.subscribe(tickets(tag), self._take, prefetch=1, on_ready=self._announce)
+        for queue_ in (*map(tickets, self._ctx.me.tags), own_tickets(self._ctx.me.worker_run)):
+            subscription = self._ctx.broker.subscribe(queue_, self._take, prefetch=1, on_ready=self._announce)
             self._subscriptions.append(await self._stack.enter_async_context(subscription))
 
     async def close(self) -> None:
@@ -61,7 +61,7 @@ class Slots:
         holding = self._ctx.held.open()
         try:
             holding.claim = await queue.claim(
-                self._ctx.database, self._ctx.me.tags, self._ctx.me.worker_run, holding.key
+                self._ctx.database, self._ctx.me.lines, self._ctx.me.worker_run, holding.key
             )
         except BaseException:
             # If the claim was made all the same, the next beat gives it back, because its key is not held.

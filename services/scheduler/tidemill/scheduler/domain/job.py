@@ -7,6 +7,7 @@
                   running ──▶ suspended ──▶ queued      (workflows as code: tasks, approval, sleep)
     queued ─────▶ suspended ──▶ success | failure | skipped   (flows: the scheduler walks their steps)
     queued ─────▶ skipped                               (guards)
+    queued ─────▶ failure                               (steps whose only worker has gone)
     any unfinished state ──▶ canceled
 
 The database enforces the same table: `python -m tidemill.scheduler.domain.transitions` writes it as a trigger.
@@ -33,7 +34,7 @@ class State(StrEnum):
 FOLLOWERS: Mapping[State, frozenset[State]] = {
     State.SCHEDULED: frozenset({State.QUEUED, State.BLOCKED, State.CANCELED}),
     State.BLOCKED: frozenset({State.QUEUED, State.SKIPPED, State.CANCELED}),
-    State.QUEUED: frozenset({State.RUNNING, State.SUSPENDED, State.SKIPPED, State.CANCELED}),
+    State.QUEUED: frozenset({State.RUNNING, State.SUSPENDED, State.FAILURE, State.SKIPPED, State.CANCELED}),
     State.RUNNING: frozenset({State.SUCCESS, State.FAILURE, State.QUEUED, State.SUSPENDED, State.CANCELED}),
     State.SUSPENDED: frozenset({State.QUEUED, State.SUCCESS, State.FAILURE, State.SKIPPED, State.CANCELED}),
     State.SUCCESS: frozenset(),

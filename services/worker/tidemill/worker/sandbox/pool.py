@@ -33,7 +33,7 @@ from typing import Self
 import msgspec
 
 from tidemill.worker.executors import EXECUTORS
-from tidemill.worker.sandbox import answers, tiers
+from tidemill.worker.sandbox import answers, shared, tiers
 from tidemill.worker.sandbox.child import NeverStartedError
 from tidemill.worker.sandbox.execution import Ending, Execution, Order, Room, room
 from tidemill.worker.sandbox.groups import Groups
@@ -213,6 +213,18 @@ class Sandbox:
             finally:
                 self._give_back(kind, pair)
         raise SandboxUnavailable(f"{ATTEMPTS} children died before the job began; is the machine out of memory?")
+
+    def share(self, name: str) -> str:
+        """Return the folder that jobs share under this name; it is there until `unshare`, and empty at first."""
+        return str(shared.make(self._scratch, name, self._settings.job_uid))
+
+    async def unshare(self, name: str) -> None:
+        """Remove a folder that was shared, which no job uses any more."""
+        folder = str(shared.path(self._scratch, name))
+        for key in [key for key in self._zygotes if key.shared == folder]:
+            self._failures.pop(key, None)
+            await self._zygotes.pop(key).close()
+        await asyncio.to_thread(shared.remove, folder)
 
     def _warmth(self, order: Order, key: ZygoteKey, execution: Execution, on_log: Hear) -> tuple[Order, Kind | None]:
         """Return the order as it can be had here, and whose child it may get when it is warm."""

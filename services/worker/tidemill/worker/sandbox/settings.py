@@ -36,6 +36,8 @@ class ZygoteKey(msgspec.Struct, frozen=True, kw_only=True):
     interpreter: str = msgspec.field(default_factory=own_interpreter)
     environment: tuple[str, ...] = ()
     network: Network = "all"
+    shared: str | None = None
+    """A folder of ours that its jobs find as `./shared` and may write to."""
 
 
 class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):

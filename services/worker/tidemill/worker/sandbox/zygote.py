@@ -45,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
     network: str  # host, all, none
     uplink: str | None
     relays: tuple[tuple[str, int], ...]
+    shared: str | None = None
 
 
 class Spawn(msgspec.Struct, frozen=True):
@@ -151,6 +152,7 @@ class Zygote:
                 network="host" if self.key.network == "all" and self._uplink is None else self.key.network,
                 uplink=self._uplink,
                 relays=self._settings.relays,
+                shared=self.key.shared,
             )
             self._tell(plan)
             async with asyncio.timeout(self._settings.start_timeout.total_seconds()):

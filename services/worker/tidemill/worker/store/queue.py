@@ -9,6 +9,7 @@ import msgspec
 
 from tidemill.chassis.database import Database, Executor
 from tidemill.chassis.sql import load
+from tidemill.shared.catalog import own_line
 from tidemill.shared.script import Outcome
 
 QUERIES = load(__package__, "queue.sql")
@@ -25,6 +26,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     isolation: str
     version: str
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines that this worker takes jobs from: those of its tags, and its own."""
+        return (*self.tags, own_line(self.worker_run))
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +65,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     root_flow: UUID | None
     """The highest flow around the job; outside of flows there is none."""
     flow_path: str | None
+    shares_with: UUID | None
+    """The flow whose steps all run here and share a folder."""
 
 
 class Verdict(StrEnum):
@@ -116,6 +124,12 @@ async def claim(database: Database, tags: Sequence[str], worker_run: UUID, key: 
     """Return the best queued job of the tags, now ours under this key, or None."""
     row = await database.fetchrow(QUERIES.claim, list(tags), worker_run, key)
     return None if row is None else Claim(key=key, **row)
+
+
+async def ended_flows(database: Database, ids: Sequence[UUID]) -> list[UUID]:
+    """Return those of the flows that have ended."""
+    ended: list[UUID] = await database.fetchval(QUERIES.ended_flows, list(ids))
+    return ended
 
 
 async def renew(

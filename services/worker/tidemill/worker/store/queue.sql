@@ -7,8 +7,11 @@ SELECT queue.retire_worker($1)
 -- name: claim
 SELECT id, workspace_id, kind, path, hash, language, code, entrypoint, args, tag, envs, timeout_s, due_at, parent_job,
        root_job, created_by, permissioned_as, email, permissions, claims, reply_to, traceparent, token, lock, step_id, root_flow,
-       flow_path
+       flow_path, shares_with
 FROM queue.claim_job($1, $2, $3)
+
+-- name: ended_flows
+SELECT queue.ended_flows($1)
 
 -- name: renew
 SELECT claim_key, verdict, reason, said FROM queue.renew($1, $2, $3, $4, $5)

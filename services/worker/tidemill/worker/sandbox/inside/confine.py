@@ -90,7 +90,7 @@ def launch(plan: dict[str, Any], prefix: str, control: socket.socket) -> network
     elif plan["network"] == "all":
         names = root.Names(names.hosts, network.resolver(surroundings.subnet))
         uplink = network.Uplink(plan["uplink"], surroundings.subnet, plan["job_uid"], control.fileno(), proc)
-    place = root.Place(plan["mountpoint"], prefix, plan["environment"], names)
+    place = root.Place(plan["mountpoint"], prefix, plan["environment"], names, plan["shared"])
     if as_root:
         # Before the uid changes: the interpreter may lie below a folder that only root may enter.
         with layer("root folder"):
@@ -156,12 +156,12 @@ def isolate(tmp_bytes: int, *, own_proc: bool) -> None:
     refuse_calls()
 
 
-def reduce(folder: str, readable: list[str]) -> None:
+def reduce(own: list[str], readable: list[str]) -> None:
     """What there is where namespaces can't be had: see only what a job needs, call only what a job may."""
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     if landlock.version():
         with layer("landlock"):
-            landlock.restrict([folder], readable)
+            landlock.restrict(own, readable)
     refuse_calls()
 
 

@@ -24,7 +24,14 @@ _MOST_DOORS = 3  # memory, pids, cpu
 FAILED = 70
 
 
-def live(sock: socket.socket, output: int, order: dict[str, Any], environment: list[str], isolation: str) -> NoReturn:
+def live(
+    sock: socket.socket,
+    output: int,
+    order: dict[str, Any],
+    environment: list[str],
+    shared: str | None,
+    isolation: str,
+) -> NoReturn:
     """Never return: this process is the child from here on."""
     try:
         sock = own_descriptors(sock, output)
@@ -36,9 +43,10 @@ def live(sock: socket.socket, output: int, order: dict[str, Any], environment: l
             os.setsid()
         else:
             confine.die_with_parent()
-            confine.reduce(order["folder"], [str(Path(sys.base_prefix).resolve()), *environment])
+            own = [order["folder"], *([shared] if shared else [])]
+            confine.reduce(own, [str(Path(sys.base_prefix).resolve()), *environment])
         gc.enable()
-        job.run(sock, order["folder"], environment)
+        job.run(sock, order["folder"], environment, shared)
     except BaseException as error:  # nothing may run past this point: the zygote's own loop is above
         refused = str(error) if isinstance(error, confine.RefusedError) else f"the sandbox failed: {error!r}"
         with suppress(OSError):  # without the socket the exit code must do

@@ -30,10 +30,12 @@ RUNNERS: Mapping[str, Callable[[dict[str, Any], Place, Emit, Warmth | None], Ans
 _environment = os.environ
 
 
-def run(sock: socket.socket, folder: str, environment: list[str]) -> NoReturn:
+def run(sock: socket.socket, folder: str, environment: list[str], shared: str | None) -> NoReturn:
     """Get ready, say so, take one job, or more of the same if warm, and end; the worker's going ends it as well."""
     place = Place(f"{folder}/job", f"{folder}/tmp")
     os.chdir(place.job)
+    if shared is not None:
+        os.symlink(shared, "shared")
     room.watch(*place)
     os.umask(0o022)
     forget_ourselves(place, environment)

@@ -5,6 +5,7 @@ the interpreter's prefix  read-only, at its own path (compiled-in paths must kee
 /env/0, /env/1, ...       the library folders of the environment, read-only
 /etc                      written by us: users, names, certificates, time zone, alternatives
 /dev                      null zero full random urandom, shm
+/shared                   the folder that jobs of one flow share, where there is one; the only one that is written to
 /proc /tmp /job /dev/shm  empty here; each child mounts its own
 """
 
@@ -20,6 +21,7 @@ from . import linux
 
 JOB_UID = 1000  # as the job sees itself; outside it is the worker's job uid, or the worker's own user
 HOSTNAME = "tidemill-job"
+SHARED = "/shared"
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 EMPTY = ("/tmp", "/job", "/proc", "/run", "/var", "/etc", "/dev", "/dev/shm", "/env")
@@ -61,11 +63,12 @@ class Place(NamedTuple):
     prefix: str
     environment: list[str]
     names: Names
+    shared: str | None
 
 
 def enter(place: Place) -> None:
     """Build that root on the mountpoint and move this process into it; the host's root is gone afterwards."""
-    mountpoint, prefix, environment, names = place
+    mountpoint, prefix, environment, names, shared = place
     linux.mount("", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("tmpfs", mountpoint, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
     os.umask(0o022)
@@ -77,6 +80,9 @@ def enter(place: Place) -> None:
         _bind(prefix, mountpoint + prefix)
     for number, library in enumerate(environment):
         _bind(library, f"{mountpoint}/env/{number}")
+    if shared is not None:
+        Path(mountpoint + SHARED).mkdir()
+        linux.bind(shared, mountpoint + SHARED, linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV)
     _etc(Path(mountpoint, "etc"), names)
     for device in DEVICES:
         Path(f"{mountpoint}/dev/{device}").touch()

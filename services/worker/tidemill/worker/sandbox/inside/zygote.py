@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import confine, init, linux
+from . import confine, init, linux, root
 
 # What most scripts import anyway: after a fork it costs nothing.
 PRELOADED = (
@@ -116,6 +116,7 @@ class Zygote:
             if self.in_namespaces
             else plan["environment"]
         )
+        self.shared = root.SHARED if plan["shared"] and self.in_namespaces else plan["shared"]
         self.children: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, the worker's number for it)
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
@@ -159,7 +160,7 @@ class Zygote:
             self.tell({"stillborn": number, "error": str(confine.RefusedError("pid namespace", error))})
         else:
             if pid == 0:
-                init.live(theirs, writer, order, self.environment, self.isolation)
+                init.live(theirs, writer, order, self.environment, self.shared, self.isolation)
             pidfd = os.pidfd_open(pid)
             self.children[pidfd] = pid, number
             self.poll.register(pidfd, select.POLLIN)
