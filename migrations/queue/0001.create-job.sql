@@ -90,6 +90,7 @@ CREATE INDEX flow_step_ended ON queue.flow_step (ended_at) WHERE state = 'ended'
 COMMENT ON TABLE queue.flow_step IS 'The steps of flows; `ended` is one of whose end the flow has not heard yet.';
 COMMENT ON COLUMN queue.flow_step.no IS 'The place: -1 the preprocessor, 0 and on the modules, 32000 the failure module.';
 COMMENT ON COLUMN queue.flow_step.stopped IS 'The job ended early by a stop that ends the loop around it as well.';
+COMMENT ON COLUMN queue.flow_step.conditions IS 'While it waits: who may approve, and what they are asked for.';
 COMMENT ON COLUMN queue.flow_step.handled IS 'The job failed and the failure module has run inside it.';
 
 -- One row an iteration or branch.
@@ -127,6 +128,16 @@ CREATE TABLE queue.flow_resume (
 CREATE UNIQUE INDEX flow_resume_once ON queue.flow_resume (flow_id, born, step_job, resume_id) NULLS NOT DISTINCT;
 COMMENT ON TABLE queue.flow_resume IS 'Resumes and refusals; without a step''s job, for whichever step waits next.';
 COMMENT ON COLUMN queue.flow_resume.spent_on IS 'The place of the step that waited for it.';
+
+-- What the steps of a flow have put down for each other and for those who look.
+CREATE TABLE queue.flow_state (
+    flow_id uuid NOT NULL,
+    born    timestamptz NOT NULL,
+    key     text NOT NULL,
+    value   json NOT NULL,
+    PRIMARY KEY (flow_id, born, key)
+) PARTITION BY RANGE (born);
+COMMENT ON TABLE queue.flow_state IS 'Values that users keep with a flow, by name; few and small.';
 
 -- How it ended. Inserted once, except that an admin may have the result forgotten.
 CREATE TABLE queue.finished_job (
@@ -214,6 +225,7 @@ CREATE TABLE queue.live_job (
     at_step          smallint,
     wake_at          timestamptz,
     deadline_at      timestamptz,
+    progress         smallint,
     claim_key        uuid,
     claims           smallint NOT NULL DEFAULT 0,
     lost_claims      smallint NOT NULL DEFAULT 0,
@@ -238,6 +250,7 @@ COMMENT ON COLUMN queue.live_job.at_step IS 'Of a flow: the place of the step th
 COMMENT ON COLUMN queue.live_job.wake_at IS 'Of a flow: when it has to be looked at, whatever happens.';
 COMMENT ON COLUMN queue.live_job.shares_with IS 'The flow whose worker and folder the job shares.';
 COMMENT ON COLUMN queue.live_job.epilogue IS 'More follows its end: its result is kept for others, or what it leaves behind is erased.';
+COMMENT ON COLUMN queue.live_job.progress IS 'In percent, as the job itself tells it.';
 COMMENT ON COLUMN queue.live_job.urgency IS 'The negative of the priority, so that one ascending index order serves the claim.';
 COMMENT ON COLUMN queue.live_job.rank IS 'Place in the fair line, in milliseconds since 1970: a workspace with a long line queues behind its own.';
 
@@ -308,5 +321,14 @@ CREATE TABLE queue.token_key (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE queue.token_key IS 'Keys that sign job tokens; nobody but the functions of this schema reads them.';
+
+-- The key that signs approval URLs. There is one, and it stays: a URL may have to be good for a year.
+CREATE TABLE queue.approval_key (
+    no         smallint PRIMARY KEY DEFAULT 1 CHECK (no = 1),
+    inner_pad  bytea NOT NULL,
+    outer_pad  bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE queue.approval_key IS 'The key that signs approval URLs; nobody but the functions of this schema reads it.';
 
 RESET ROLE;

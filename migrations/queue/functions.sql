@@ -25,7 +25,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('queue.make_day'));
-    FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk', 'flow_step', 'flow_child', 'flow_resume'] LOOP
+    FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk', 'flow_step', 'flow_child', 'flow_resume', 'flow_state'] LOOP
         v_name := v_parent || '_p' || to_char(p_day, 'YYYYMMDD');
         -- Not to_regclass: it would remember that there was none before we waited for the lock.
         IF NOT EXISTS (SELECT FROM pg_class c WHERE c.relname = v_name AND c.relnamespace = 'queue'::regnamespace) THEN
@@ -237,6 +237,7 @@ BEGIN
     DELETE FROM queue.log_chunk WHERE job_id = p_id AND born = p_born;
     UPDATE queue.flow_step SET items = NULL, result = NULL WHERE flow_id = p_id AND born = p_born;
     UPDATE queue.flow_resume SET value = 'null' WHERE flow_id = p_id AND born = p_born;
+    DELETE FROM queue.flow_state WHERE flow_id = p_id AND born = p_born;
 END
 $$;
 
@@ -392,20 +393,24 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY k.no DESC LIMIT 1
 $$;
 
--- A new signing key from the server's strong random source.
-CREATE OR REPLACE FUNCTION queue.make_token_key() RETURNS void
+-- A new key for HMAC-SHA256 from the server's strong random source.
+CREATE OR REPLACE FUNCTION queue.make_pads(OUT inner_pad bytea, OUT outer_pad bytea)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_secret bytea := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
-    v_inner  bytea := decode(repeat('36', 64), 'hex');
-    v_outer  bytea := decode(repeat('5c', 64), 'hex');
 BEGIN
+    inner_pad := decode(repeat('36', 64), 'hex');
+    outer_pad := decode(repeat('5c', 64), 'hex');
     FOR i IN 0..31 LOOP
-        v_inner := set_byte(v_inner, i, get_byte(v_inner, i) # get_byte(v_secret, i));
-        v_outer := set_byte(v_outer, i, get_byte(v_outer, i) # get_byte(v_secret, i));
+        inner_pad := set_byte(inner_pad, i, get_byte(inner_pad, i) # get_byte(v_secret, i));
+        outer_pad := set_byte(outer_pad, i, get_byte(outer_pad, i) # get_byte(v_secret, i));
     END LOOP;
-    INSERT INTO queue.token_key (inner_pad, outer_pad) VALUES (v_inner, v_outer);
 END
+$$;
+
+CREATE OR REPLACE FUNCTION queue.make_token_key() RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO queue.token_key (inner_pad, outer_pad) SELECT p.inner_pad, p.outer_pad FROM queue.make_pads() p
 $$;
 
 -- One flat list out of lists of said messages.

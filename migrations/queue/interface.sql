@@ -610,6 +610,7 @@ BEGIN
             DELETE FROM queue.flow_step t WHERE t.flow_id = v_id AND t.born = v_born;
             DELETE FROM queue.flow_child t WHERE t.flow_id = v_id AND t.born = v_born;
             DELETE FROM queue.flow_resume t WHERE t.flow_id = v_id AND t.born = v_born;
+            DELETE FROM queue.flow_state t WHERE t.flow_id = v_id AND t.born = v_born;
             DELETE FROM queue.displaced_job d WHERE d.id = v_id;
         END IF;
     END LOOP;
@@ -848,7 +849,7 @@ SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesc
        coalesce(l.state, f.outcome) AS state, f.outcome, f.result, coalesce(f.started_at, l.claimed_at) AS started_at,
        f.finished_at, coalesce(f.worker, w.name) AS worker, coalesce(f.claims, l.claims) AS claims,
        coalesce(f.canceled_by, l.cancel_by) AS canceled_by, coalesce(f.canceled_reason, l.cancel_reason) AS canceled_reason,
-       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted, l.at_step, l.wake_at,
+       f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted, l.at_step, l.wake_at, l.progress,
        CASE l.state WHEN 'suspended' THEN (
            SELECT s.state = 'waiting' FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step) END AS parked
 FROM queue.job j
@@ -885,7 +886,7 @@ SELECT c.job_id, c.born, c.claim_no, c.seq, c.text, c.units FROM queue.log_chunk
 -- How far flows have come.
 CREATE OR REPLACE VIEW queue.known_step AS
 SELECT s.flow_id, s.born, s.no, s.module, s.state, s.attempt, s.job_id, s.outcome, s.ended_at, s.failed_retries, s.total, s.started, s.ended,
-       s.failed, s.branch, s.parallelism, s.items, s.result, s.skipped, s.needed, s.since, s.until
+       s.failed, s.branch, s.parallelism, s.items, s.result, s.skipped, s.needed, s.since, s.until, s.conditions
 FROM queue.flow_step s;
 
 CREATE OR REPLACE VIEW queue.known_child AS
@@ -893,6 +894,9 @@ SELECT c.flow_id, c.born, c.no, c.attempt, c.index, c.job_id, c.state, c.outcome
 
 CREATE OR REPLACE VIEW queue.known_resume AS
 SELECT r.flow_id, r.born, r.step_job, r.resume_id, r.approver, r.approved, r.value, r.said_at, r.spent_on FROM queue.flow_resume r;
+
+CREATE OR REPLACE VIEW queue.known_state AS
+SELECT t.flow_id, t.born, t.key, t.value FROM queue.flow_state t;
 
 CREATE OR REPLACE VIEW queue.known_worker AS
 SELECT w.worker_run, w.name, w.instance, w.worker_group, w.tags, w.slots, w.isolation, w.version, w.started_at, w.beat_at, w.draining,
@@ -980,6 +984,7 @@ BEGIN
         UPDATE queue.flow_step SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
         UPDATE queue.flow_child SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
         UPDATE queue.flow_resume SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
+        UPDATE queue.flow_state SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
         UPDATE queue.live_job SET flow_born = v_born WHERE parent_job = v_job.id AND flow_born = v_job.born;
         v_moved := v_moved + 1;
     END LOOP;
@@ -1021,7 +1026,7 @@ GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
 GRANT SELECT ON queue.backlog TO tidemill_scheduler, tidemill_api;
 GRANT SELECT ON queue.any_job, queue.asked_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker,
-    queue.known_step, queue.known_child, queue.known_resume TO tidemill_api;
+    queue.known_step, queue.known_child, queue.known_resume, queue.known_state TO tidemill_api;
 
 -- Ready for the days ahead, and with a key to sign with, before the first service starts.
 SELECT queue.prepare_days(14);

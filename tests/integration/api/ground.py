@@ -16,8 +16,9 @@ from typing import Any
 from tests.integration.api.conftest import ADMIN_EMAIL, Answer, Api, Client, an_api
 from tests.support.database import DatabaseUrls
 from tests.support.flow_rows import a_flow
+from tests.support.suspended import a_flow_unheard, a_module, park, start
 from tests.support.waiting import eventually
-from tidemill.api.http.route import Route, Who
+from tidemill.api.http.route import NEEDS_NO_LOGIN, Route
 from tidemill.scheduler.service import SERVICE as SCHEDULER
 from tidemill.worker.service import SERVICE as WORKER
 
@@ -78,6 +79,8 @@ class Plot:
             "key": "base_url",
             "scheduled_for": "1700000000000",
             "node_id": "a",
+            "resume_id": "1",
+            "signature": "0" * 64,
         }
         return {name: values[name] for name in route.parameters}
 
@@ -264,6 +267,47 @@ async def an_unfinished_job(_: Api, plot: Plot) -> Good:
     return Good([{**a_foreign_job(plot), **moments}])
 
 
+async def a_step(api: Api, plot: Plot) -> Good:
+    return Good(named={"id": (await a_waiting_flow(api, plot)).step})
+
+
+async def a_flow_that_waits(api: Api, plot: Plot) -> Good:
+    return Good(named={"id": (await a_waiting_flow(api, plot)).id})
+
+
+async def an_owners_word(api: Api, plot: Plot) -> Good:
+    return Good({"payload": {"ok": True}}, named={"id": (await a_waiting_flow(api, plot)).id})
+
+
+async def an_approval(api: Api, plot: Plot) -> Good:
+    flow = await a_waiting_flow(api, plot)
+    signature = (await plot.who.get(f"/w/{plot.workspace}/jobs/job_signature/{flow.step}/1")).text
+    return Good(named={"id": flow.step, "resume_id": "1", "signature": signature})
+
+
+@dataclass(frozen=True)
+class WaitingFlow:
+    """A flow that waits for an approval, and the job after which it does."""
+
+    id: str
+    step: str
+
+
+async def a_waiting_flow(api: Api, plot: Plot) -> WaitingFlow:
+    """Let a flow of the plot's owner wait for an approval."""
+    value = {"modules": [a_module("a", suspend={"required_events": 1})]}
+    asked = {
+        "workspace_id": plot.workspace,
+        "created_by": plot.who.username,
+        "permissioned_as": f"u/{plot.who.username}",
+        "email": plot.who.email,
+    }
+    flow = await a_flow_unheard(api.queue, value, **asked)
+    step = await start(api.queue, flow, 0, "a", answered=True)
+    await park(api.queue, flow, 1, "a", step)
+    return WaitingFlow(str(flow), str(step))
+
+
 def a_foreign_job(plot: Plot) -> dict[str, Any]:
     """Return what is the same of a job from elsewhere, whether it has ended or not."""
     return {
@@ -295,7 +339,13 @@ RAW = {
     "entrypoint": "u/ann/raw",
 }
 NO_BODY = frozenset(
-    {"POST /w/{workspace}/jobs_u/queue/cancel/{id}", "POST /w/{workspace}/jobs_u/queue/force_cancel/{id}"}
+    {
+        "POST /w/{workspace}/jobs_u/queue/cancel/{id}",
+        "POST /w/{workspace}/jobs_u/queue/force_cancel/{id}",
+        "POST /w/{workspace}/jobs/flow/resume/{id}",
+        "POST /w/{workspace}/jobs_u/resume/{id}/{resume_id}/{signature}",
+        "POST /w/{workspace}/jobs_u/cancel/{id}/{resume_id}/{signature}",
+    }
 )
 GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
     {
@@ -341,6 +391,16 @@ GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
         "GET /w/{workspace}/jobs/completed/export": jobs_of_scripts_alone,
         "POST /w/{workspace}/jobs/completed/import": an_ended_job,
         "POST /w/{workspace}/jobs/queue/import": an_unfinished_job,
+        "GET /w/{workspace}/jobs/resume_urls/{id}/{resume_id}": a_step,
+        "GET /w/{workspace}/jobs/job_signature/{id}/{resume_id}": a_step,
+        "GET /w/{workspace}/jobs_u/resume/{id}/{resume_id}/{signature}": an_approval,
+        "POST /w/{workspace}/jobs_u/resume/{id}/{resume_id}/{signature}": an_approval,
+        "GET /w/{workspace}/jobs_u/cancel/{id}/{resume_id}/{signature}": an_approval,
+        "POST /w/{workspace}/jobs_u/cancel/{id}/{resume_id}/{signature}": an_approval,
+        "GET /w/{workspace}/jobs_u/get_flow/{id}/{resume_id}/{signature}": an_approval,
+        "POST /w/{workspace}/jobs/flow/resume/{id}": a_flow_that_waits,
+        "POST /w/{workspace}/jobs_u/flow/resume_suspended/{id}": an_owners_word,
+        "GET /w/{workspace}/jobs_u/flow/approval_info/{id}": a_flow_that_waits,
     }
 )
 """What each route needs that is not on the plot anyhow; a new route with a body gets its line here."""
@@ -353,4 +413,4 @@ def takes_input(route: Route) -> bool:
 
 def is_open(route: Route) -> bool:
     """Return whether the route wants no token."""
-    return route.policy.who is Who.ANYONE
+    return route.policy.who in NEEDS_NO_LOGIN

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from tidemill.api.approvals.routes import ROUTES as APPROVALS
 from tidemill.api.audit.routes import ROUTES as AUDIT
 from tidemill.api.context import ApiContext
 from tidemill.api.flows.routes import ROUTES as FLOWS
@@ -33,6 +34,7 @@ OWN_ROUTES: tuple[Route, ...] = (
     *SCRIPTS,
     *FLOWS,
     *JOBS,
+    *APPROVALS,
     *AUDIT,
     *WORKERS,
 )

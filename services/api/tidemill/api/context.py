@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from tidemill.api.approvals.ports import Groups, OnlyAll
 from tidemill.api.flows.expressions import Expressions
 from tidemill.api.settings import ApiSettings
 from tidemill.api.tokens.usage import TokenUsage
@@ -48,6 +49,7 @@ class ApiContext:
     expressions: Expressions
     """Those of flows, read before a flow is taken."""
     token_usage: TokenUsage
+    groups: Groups
     closing: asyncio.Event
     """Set when this process goes: a handler that is cancelled from then on has not been left by its client."""
 
@@ -73,6 +75,7 @@ async def open_context(frame: Frame, settings: ApiSettings, waiters: "Waiters") 
             guesses=Guesses(frame.clock),
             expressions=Expressions(javascript),
             token_usage=usage,
+            groups=OnlyAll(),
             closing=asyncio.Event(),
         )
         async with background(loops.run(write_usage, frame.health)):

@@ -131,7 +131,9 @@ def _decode(route: Route, body: bytes) -> Any:
 
 @cache
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+    inner, _ = _unwrapped(kind)
+    # A Raw takes null as well, and nothing else when it stands beside it.
+    return msgspec.json.Decoder(inner if _bare(inner) is msgspec.Raw else kind)
 
 
 def _refuse_in_query(route: Route, query: MultiMapping[str]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from aiohttp import web
 
 from tidemill.api.http.answer import json
-from tidemill.api.http.route import Answer, Route, Who
+from tidemill.api.http.route import NEEDS_NO_LOGIN, Answer, Route
 
 _REF = "#/components/schemas/{name}"
 _REST = re.compile(r"\{([a-z_]+)\.\.\.\}")
@@ -157,7 +157,7 @@ def _operation(route: Route, schema_of: Any) -> dict[str, Any]:
     }
     if route.audited is not None:
         operation["x-audited"] = route.audited
-    if route.policy.who is Who.ANYONE:
+    if route.policy.who in NEEDS_NO_LOGIN:
         operation["security"] = []
     parameters = [_path_parameter(route, name) for name in route.parameters]
     if route.query is not None:
@@ -222,7 +222,7 @@ def _may_answer(route: Route, status: int) -> bool:
     has_body = route.body is not None or route.raw_body is not None
     match status:
         case 401 | 403:
-            return route.policy.who is not Who.ANYONE
+            return route.policy.who not in NEEDS_NO_LOGIN
         case 404:
             return bool(route.parameters)
         case 413 | 415:

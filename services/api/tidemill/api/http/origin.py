@@ -34,13 +34,18 @@ def network_of(address: str) -> str:
 
 
 def refuse_cross_site(request: web.Request, settings: ApiSettings) -> None:
-    """Raise Forbidden when a browser sent this on behalf of another site; what is no browser sends no such header."""
+    """Raise Forbidden when a browser sent this on behalf of another site."""
+    if is_cross_site(request, settings):
+        raise Forbidden("This request comes from another site.")
+
+
+def is_cross_site(request: web.Request, settings: ApiSettings) -> bool:
+    """Return whether a browser sent this on behalf of another site; what is no browser sends no such header."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site not in ("same-origin", "none"):
-        raise Forbidden("This request comes from another site.")
+        return True
     origin = request.headers.get("Origin")
-    if origin is not None and not _is_ours(origin, request, settings):
-        raise Forbidden("This request comes from another site.")
+    return origin is not None and not _is_ours(origin, request, settings)
 
 
 def _is_ours(origin: str, request: web.Request, settings: ApiSettings) -> bool:

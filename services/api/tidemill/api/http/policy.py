@@ -20,8 +20,8 @@ from asyncpg import Record
 
 from tidemill.api.http.decode import TOKEN_PARAMETER
 from tidemill.api.http.errors import Forbidden, HttpError, NotFound, Unauthorized
-from tidemill.api.http.origin import refuse_cross_site
-from tidemill.api.http.route import NOBODY, Policy, Route, Viewer, Who
+from tidemill.api.http.origin import is_cross_site, refuse_cross_site
+from tidemill.api.http.route import NEEDS_NO_LOGIN, NOBODY, Policy, Route, Viewer, Who
 from tidemill.api.tokens.rules import digest, is_job_token
 from tidemill.api.tokens.scopes import KINDS, Use, scopes_of
 from tidemill.chassis.sql import load
@@ -87,7 +87,7 @@ def credential_of(request: web.Request) -> Credential | None:
 
 async def authorise(ctx: "ApiContext", route: Route, params: Mapping[str, str], request: web.Request) -> Viewer:
     """Return who may make this call; raises Unauthorized, Forbidden or NotFound."""
-    if route.policy.who is Who.ANYONE:
+    if route.policy.who in NEEDS_NO_LOGIN:
         return NOBODY
     credential = credential_of(request)
     if credential is None:
@@ -108,6 +108,23 @@ async def authorise(ctx: "ApiContext", route: Route, params: Mapping[str, str], 
     return asking.viewer
 
 
+async def recognise(ctx: "ApiContext", route: Route, params: Mapping[str, str], request: web.Request) -> Viewer | None:
+    """Return the member or superadmin who makes a call that needs no login, or None when there is none.
+
+    None as well when a login is not good for this call: it counts as none. A job's token is no person's login.
+    """
+    credential = credential_of(request)
+    workspace = params.get("workspace")
+    if credential is None or is_job_token(credential.token):
+        return None
+    if credential.source is Source.COOKIE and is_cross_site(request, ctx.settings):
+        return None
+    asking = await _identify(ctx, credential.token, workspace)
+    if asking is None or refusal(replace(route.policy, who=Who.MEMBER), request.method, workspace, asking) is not None:
+        return None
+    return None if await _of_scopes(ctx, route, params, asking.viewer) is not None else asking.viewer
+
+
 def refusal(policy: Policy, method: str, workspace: str | None, asking: Asking) -> HttpError | None:
     """Return why this call is refused, or None when it is allowed."""
     viewer = asking.viewer
@@ -119,7 +136,7 @@ def refusal(policy: Policy, method: str, workspace: str | None, asking: Asking) 
         return Forbidden("A job's token is only for the job's own workspace.")
     if viewer.read_only and not _only_reads(policy, method):
         return Forbidden("This token may only read.")
-    if workspace is not None and policy.who is not Who.ANYONE:
+    if workspace is not None and policy.who not in NEEDS_NO_LOGIN:
         if viewer.is_super_admin and not asking.workspace_exists:
             return NotFound(f"There is no workspace {workspace}.")
         if not (viewer.is_member or viewer.is_super_admin):
@@ -199,7 +216,7 @@ async def _job_of(ctx: "ApiContext", workspace: str, name: str) -> Record | None
 
 def _lacking(who: Who, viewer: Viewer) -> HttpError | None:
     match who:
-        case Who.ANYONE | Who.PERSON | Who.MEMBER:
+        case Who.ANYONE | Who.HOLDER | Who.PERSON | Who.MEMBER:
             return None
         case Who.DEVELOPER:
             allowed = viewer.is_admin or not viewer.operator

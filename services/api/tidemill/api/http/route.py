@@ -35,6 +35,8 @@ class Who(StrEnum):
     """Who may call a route, from everybody to almost nobody."""
 
     ANYONE = "anyone"
+    HOLDER = "holder"
+    """Of a signed address: its handler checks the signature, or asks `policy.recognise` who it is."""
     PERSON = "person"
     """Any valid login."""
     MEMBER = "member"
@@ -45,6 +47,7 @@ class Who(StrEnum):
     SUPERADMIN = "superadmin"
 
 
+NEEDS_NO_LOGIN = (Who.ANYONE, Who.HOLDER)
 _OF_A_WORKSPACE = (Who.MEMBER, Who.DEVELOPER, Who.ADMIN)
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _AHEAD = 14
 _MOVED_AT_ONCE = 500
-_PARENTS = ("flow_resume", "flow_child", "flow_step", "log_chunk", "finished_job", "job")
+_PARENTS = ("flow_state", "flow_resume", "flow_child", "flow_step", "log_chunk", "finished_job", "job")
 
 
 async def run_once(ctx: Context) -> Turn:
