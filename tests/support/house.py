@@ -24,10 +24,12 @@ from tests.support.database import DatabaseUrls
 from tests.support.queue import Queue, queue_of
 from tidemill.api.approvals.routes import ROUTES as APPROVALS
 from tidemill.api.context import ApiContext, open_context
+from tidemill.api.flow_states.routes import ROUTES as FLOW_STATES
 from tidemill.api.flows.routes import ROUTES as FLOWS
 from tidemill.api.http.frame import HttpFrame, add_headers
 from tidemill.api.jobs.routes import ROUTES as JOBS
 from tidemill.api.jobs.waiting import WaitingRoom, waiting_room
+from tidemill.api.metrics.routes import ROUTES as METRICS
 from tidemill.api.scripts.routes import ROUTES as SCRIPTS
 from tidemill.api.settings import ApiSettings
 from tidemill.api.tokens.rules import digest
@@ -200,7 +202,9 @@ async def house(
         )
         context = await stack.enter_async_context(open_context(frame, ApiSettings(**settings), room))
         app = web.Application(client_max_size=2**62)
-        app.router.add_route("*", "/{path:.*}", HttpFrame(context, (*SCRIPTS, *FLOWS, *JOBS, *APPROVALS)).answer)
+        app.router.add_route(
+            "*", "/{path:.*}", HttpFrame(context, (*SCRIPTS, *FLOWS, *JOBS, *APPROVALS, *FLOW_STATES, *METRICS)).answer
+        )
         app.on_response_prepare.append(add_headers)
         runner = web.AppRunner(app, access_log=None, auto_decompress=False, handler_cancellation=True)
         await runner.setup()

@@ -275,6 +275,16 @@ async def a_flow_that_waits(api: Api, plot: Plot) -> Good:
     return Good(named={"id": (await a_waiting_flow(api, plot)).id})
 
 
+async def some_progress(api: Api, plot: Plot) -> Good:
+    return Good({"percent": 50}, (await a_waiting_job(api, plot)).named)
+
+
+async def a_job_with_progress(api: Api, plot: Plot) -> Good:
+    waiting = await some_progress(api, plot)
+    await done(plot.who.post(f"/w/{plot.workspace}/job_metrics/set_progress/{waiting.named['id']}", waiting.body))
+    return Good(named=waiting.named)
+
+
 async def an_owners_word(api: Api, plot: Plot) -> Good:
     return Good({"payload": {"ok": True}}, named={"id": (await a_waiting_flow(api, plot)).id})
 
@@ -343,6 +353,7 @@ NO_BODY = frozenset(
         "POST /w/{workspace}/jobs_u/queue/cancel/{id}",
         "POST /w/{workspace}/jobs_u/queue/force_cancel/{id}",
         "POST /w/{workspace}/jobs/flow/resume/{id}",
+        "POST /w/{workspace}/jobs/flow/user_states/{id}/{key}",
         "POST /w/{workspace}/jobs_u/resume/{id}/{resume_id}/{signature}",
         "POST /w/{workspace}/jobs_u/cancel/{id}/{resume_id}/{signature}",
     }
@@ -401,6 +412,11 @@ GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
         "POST /w/{workspace}/jobs/flow/resume/{id}": a_flow_that_waits,
         "POST /w/{workspace}/jobs_u/flow/resume_suspended/{id}": an_owners_word,
         "GET /w/{workspace}/jobs_u/flow/approval_info/{id}": a_flow_that_waits,
+        "POST /w/{workspace}/jobs/flow/user_states/{id}/{key}": a_flow_that_waits,
+        "GET /w/{workspace}/jobs/flow/user_states/{id}/{key}": a_flow_that_waits,
+        "POST /w/{workspace}/job_metrics/set_progress/{id}": some_progress,
+        "POST /w/{workspace}/job_metrics/get/{id}": always({}),
+        "GET /w/{workspace}/job_metrics/get_progress/{id}": a_job_with_progress,
     }
 )
 """What each route needs that is not on the plot anyhow; a new route with a body gets its line here."""

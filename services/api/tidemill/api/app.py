@@ -9,12 +9,14 @@ from aiohttp import web
 from tidemill.api.approvals.routes import ROUTES as APPROVALS
 from tidemill.api.audit.routes import ROUTES as AUDIT
 from tidemill.api.context import ApiContext
+from tidemill.api.flow_states.routes import ROUTES as FLOW_STATES
 from tidemill.api.flows.routes import ROUTES as FLOWS
 from tidemill.api.http.frame import HttpFrame, add_headers
 from tidemill.api.http.openapi import DOCUMENT, Document
 from tidemill.api.http.route import Route
 from tidemill.api.instance.routes import ROUTES as INSTANCE
 from tidemill.api.jobs.routes import ROUTES as JOBS
+from tidemill.api.metrics.routes import ROUTES as METRICS
 from tidemill.api.ports import ROUTES_GROUP
 from tidemill.api.scripts.routes import ROUTES as SCRIPTS
 from tidemill.api.tokens.routes import ROUTES as TOKENS
@@ -35,6 +37,8 @@ OWN_ROUTES: tuple[Route, ...] = (
     *FLOWS,
     *JOBS,
     *APPROVALS,
+    *FLOW_STATES,
+    *METRICS,
     *AUDIT,
     *WORKERS,
 )

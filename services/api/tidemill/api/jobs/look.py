@@ -223,7 +223,7 @@ async def progress(call: Call, query: UpdateQuery) -> store.Progress:
 
 def news(query: UpdateQuery, seen: store.Progress, known: FlowStatus | None) -> tuple[JobUpdate, bool]:
     """Return what a follower is told, and whether any of it is new to them, who know a flow to have come so far."""
-    return rules.update(
+    said, is_new = rules.update(
         query,
         seen.state,
         seen.outcome,
@@ -238,6 +238,9 @@ def news(query: UpdateQuery, seen: store.Progress, known: FlowStatus | None) -> 
         flow_status=seen.flow_status,
         known_status=known,
     )
+    if query.get_progress and seen.progress is not None:
+        said = msgspec.structs.replace(said, progress=seen.progress)
+    return said, is_new
 
 
 def unfinished(call: Call) -> NotFound:

@@ -73,7 +73,7 @@ WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1
 
 -- name: read_update
 -- State and log in one statement: who hears that it has ended has all that it printed.
-SELECT j.kind, j.entrypoint, j.scope_job, j.at_step, j.parked, j.state, j.outcome, j.memory_peak_kb, coalesce(l.tail, '') AS tail, coalesce(l.tail_from, 0) AS tail_from,
+SELECT j.kind, j.entrypoint, j.scope_job, j.at_step, j.parked, j.state, j.outcome, j.memory_peak_kb, j.progress, coalesce(l.tail, '') AS tail, coalesce(l.tail_from, 0) AS tail_from,
        coalesce(l.units, 0) AS units, coalesce(r.tail, '') AS stream, coalesce(r.tail_from, 0) AS stream_from,
        coalesce(r.units, 0) AS stream_units
 FROM queue.any_job j

@@ -432,9 +432,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Wait up to a second for something new about a job",
         query=UpdateQuery,
         answers={200: answers_json(JobUpdate, "What is new."), 404: _MISSING},
-        tolerates={
-            "get_progress": "no job tells its progress yet",
-        },
     ),
     Route(
         method="GET",
@@ -451,7 +448,6 @@ ROUTES: tuple[Route, ...] = (
         tolerates={
             "fast": "events are pushed as they come, always",
             "poll_delay_ms": "events are pushed as they come, always",
-            "get_progress": "no job tells its progress yet",
         },
     ),
     Route(

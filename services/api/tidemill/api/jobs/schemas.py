@@ -189,6 +189,7 @@ class UpdateQuery(msgspec.Struct, frozen=True, kw_only=True):
     log_offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     stream_offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     no_logs: bool = False
+    get_progress: bool = False
 
     @property
     def without_logs(self) -> bool:
@@ -419,6 +420,7 @@ class JobUpdate(msgspec.Struct, frozen=True, kw_only=True):
     stream_offset: int | UnsetType = UNSET
     mem_peak: int | UnsetType = UNSET
     flow_status: FlowStatus | UnsetType = UNSET
+    progress: int | UnsetType = UNSET
 
 
 class Update(JobUpdate, frozen=True, kw_only=True, tag_field="type", tag="update"):

@@ -112,6 +112,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str | None
     parked: bool
     memory_peak_kb: int | None
+    progress: int | None
     tail: str
     tail_from: int
     units: int
