@@ -111,8 +111,8 @@ GRANT EXECUTE ON FUNCTION platform.may_read(text, text, boolean), platform.may_w
 GRANT EXECUTE ON FUNCTION platform.script_source(text, text) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION platform.keep_lock(text, text, uuid, text) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION platform.flow_definition(text, bigint) TO tidemill_scheduler, tidemill_worker;
-GRANT EXECUTE ON FUNCTION platform.flow_to_run(text, text, text, boolean) TO tidemill_scheduler;
-GRANT EXECUTE ON FUNCTION platform.script_to_run(text, text, text, text, boolean) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION platform.flow_to_run(text, text, text, boolean) TO tidemill_scheduler, tidemill_worker;
+GRANT EXECUTE ON FUNCTION platform.script_to_run(text, text, text, text, boolean) TO tidemill_scheduler, tidemill_worker;
 GRANT EXECUTE ON FUNCTION platform.keep_flow_locks(text, bigint, uuid, json) TO tidemill_worker;
 
 RESET ROLE;

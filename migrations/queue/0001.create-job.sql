@@ -139,6 +139,32 @@ CREATE TABLE queue.flow_state (
 ) PARTITION BY RANGE (born);
 COMMENT ON TABLE queue.flow_state IS 'Values that users keep with a flow, by name; few and small.';
 
+-- How far a workflow written as code has come: one row a step, under the key that its own code gives it.
+CREATE TABLE queue.workflow_step (
+    workflow_id uuid NOT NULL,
+    born        timestamptz NOT NULL,
+    key         text NOT NULL,
+    kind        text NOT NULL,
+    state       text NOT NULL,
+    name        text NOT NULL,
+    asked_at    timestamptz NOT NULL,
+    job_id      uuid,
+    outcome     text,
+    result      json,
+    started_at  timestamptz,
+    duration_ms bigint,
+    ended_at    timestamptz,
+    until       timestamptz,
+    PRIMARY KEY (workflow_id, born, key),
+    CHECK (kind IN ('task', 'inline', 'sleep', 'call')),
+    CHECK (state IN ('waiting', 'called', 'ended', 'done'))
+) PARTITION BY RANGE (born);
+CREATE INDEX workflow_step_waiting ON queue.workflow_step (workflow_id) WHERE state = 'waiting';
+CREATE INDEX workflow_step_ended ON queue.workflow_step (ended_at) WHERE state = 'ended';
+COMMENT ON TABLE queue.workflow_step IS 'The steps of workflows written as code; `ended` is one of whose end the workflow has not heard yet.';
+COMMENT ON COLUMN queue.workflow_step.kind IS 'A task is a job of its own, an inline step ran in the workflow''s own job, a call is a job that its caller waits for.';
+COMMENT ON COLUMN queue.workflow_step.result IS 'Of a step without a job; a task''s is that of its job.';
+
 -- How it ended. Inserted once, except that an admin may have the result forgotten.
 CREATE TABLE queue.finished_job (
     id              uuid NOT NULL,
@@ -221,6 +247,10 @@ CREATE TABLE queue.live_job (
     flow_born        timestamptz,
     step_no          smallint,
     step_index       integer,
+    task_key         text,
+    replays          boolean NOT NULL DEFAULT false,
+    rounds           smallint NOT NULL DEFAULT 0,
+    began_at         timestamptz,
     version          integer NOT NULL DEFAULT 0,
     at_step          smallint,
     wake_at          timestamptz,
@@ -245,7 +275,11 @@ CREATE TABLE queue.live_job (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE queue.live_job IS 'The state of every unfinished job; the row leaves when the job ends.';
 COMMENT ON COLUMN queue.live_job.flow_born IS 'Where the rows of the flow lie that the job is a step of.';
-COMMENT ON COLUMN queue.live_job.version IS 'Of a flow: how often it was changed; who decides on one has to name what was read.';
+COMMENT ON COLUMN queue.live_job.task_key IS 'Of a task of a workflow written as code: the step that it is.';
+COMMENT ON COLUMN queue.live_job.replays IS 'Of such a task: it runs the workflow''s own code, for this one step.';
+COMMENT ON COLUMN queue.live_job.rounds IS 'Of a workflow written as code: how often it has asked for steps and made room.';
+COMMENT ON COLUMN queue.live_job.began_at IS 'Of a workflow written as code: when its first round began.';
+COMMENT ON COLUMN queue.live_job.version IS 'Of a flow or workflow: how often it was changed; who decides on a flow has to name what was read.';
 COMMENT ON COLUMN queue.live_job.at_step IS 'Of a flow: the place of the step that it has come to.';
 COMMENT ON COLUMN queue.live_job.wake_at IS 'Of a flow: when it has to be looked at, whatever happens.';
 COMMENT ON COLUMN queue.live_job.shares_with IS 'The flow whose worker and folder the job shares.';

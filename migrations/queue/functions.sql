@@ -25,7 +25,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('queue.make_day'));
-    FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk', 'flow_step', 'flow_child', 'flow_resume', 'flow_state'] LOOP
+    FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk', 'flow_step', 'flow_child', 'flow_resume', 'flow_state', 'workflow_step'] LOOP
         v_name := v_parent || '_p' || to_char(p_day, 'YYYYMMDD');
         -- Not to_regclass: it would remember that there was none before we waited for the lock.
         IF NOT EXISTS (SELECT FROM pg_class c WHERE c.relname = v_name AND c.relnamespace = 'queue'::regnamespace) THEN
@@ -168,7 +168,7 @@ BEGIN
     PERFORM queue.check_transition(p_job.state, p_outcome);
     INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, worker, claim_key, claims,
                                     canceled_by, canceled_reason, memory_peak_kb, labels)
-    VALUES (p_job.id, p_job.born, p_outcome, p_result, p_job.claimed_at, clock_timestamp(), p_worker, p_job.claim_key,
+    VALUES (p_job.id, p_job.born, p_outcome, p_result, coalesce(p_job.began_at, p_job.claimed_at), clock_timestamp(), p_worker, p_job.claim_key,
             p_job.claims, p_job.cancel_by, p_job.cancel_reason, p_memory_peak_kb, p_labels);
     DELETE FROM queue.live_job WHERE id = p_job.id;
     IF p_job.holds_limit THEN
@@ -189,6 +189,13 @@ BEGIN
     IF p_job.step_no IS NOT NULL THEN
         PERFORM queue.note_end(p_job, p_outcome);
         v_said := v_said || queue.say_flow(p_job.parent_job, p_job.traceparent);
+    END IF;
+    IF p_job.rounds > 0 THEN
+        UPDATE queue.workflow_step s SET state = 'done'
+        WHERE s.workflow_id = p_job.id AND s.born = p_job.born AND s.state IN ('ended', 'waiting');
+    END IF;
+    IF p_job.task_key IS NOT NULL THEN
+        v_said := v_said || queue.note_task_end(p_job, p_outcome);
     END IF;
     RETURN v_said;
 END
@@ -238,6 +245,7 @@ BEGIN
     UPDATE queue.flow_step SET items = NULL, result = NULL WHERE flow_id = p_id AND born = p_born;
     UPDATE queue.flow_resume SET value = 'null' WHERE flow_id = p_id AND born = p_born;
     DELETE FROM queue.flow_state WHERE flow_id = p_id AND born = p_born;
+    UPDATE queue.workflow_step SET result = NULL WHERE workflow_id = p_id AND born = p_born;
 END
 $$;
 
@@ -365,7 +373,8 @@ BEGIN
         p_job.cancel_reason := p_reason;
     END IF;
     IF p_job.state = 'running' AND NOT p_force
-       OR p_job.state = 'suspended' AND EXISTS (SELECT FROM queue.live_job c WHERE c.parent_job = p_job.id) THEN
+       OR p_job.state = 'suspended' AND EXISTS (
+           SELECT FROM queue.live_job c WHERE c.parent_job = p_job.id AND (p_job.tag = 'flow' OR c.task_key IS NOT NULL)) THEN
         UPDATE queue.live_job q SET cancel_at = p_job.cancel_at, cancel_by = p_job.cancel_by, cancel_reason = p_job.cancel_reason,
             version = q.version + 1
         WHERE q.id = p_job.id;

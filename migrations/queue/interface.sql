@@ -16,7 +16,8 @@ BEGIN
             visible_to_owner boolean, created_by text, permissioned_as text, email text, permissions json,
             reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer,
             code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer, erase_after_s integer,
-            cache_key text, cache_ttl_s integer, shares_with uuid, only_worker uuid);
+            cache_key text, cache_ttl_s integer, shares_with uuid, only_worker uuid,
+            task_key text, replays boolean);
     END IF;
 END
 $$;
@@ -52,12 +53,13 @@ BEGIN
     END IF;
     -- Not under the key's lock before the row is in: the lock order puts jobs before limit keys.
     INSERT INTO queue.live_job (id, born, workspace_id, state, tag, urgency, rank, due_at, limit_key, limit_ceiling, parent_job,
-                                root_job, flow_born, step_no, step_index, reply_to, traceparent, epilogue, shares_with,
-                                hinted_at)
+                                root_job, flow_born, step_no, step_index, task_key, replays, reply_to, traceparent, epilogue,
+                                shares_with, hinted_at)
     VALUES (r.id, p_born, r.workspace_id, CASE WHEN v_due > p_now OR r.limit_key IS NOT NULL THEN 'scheduled' ELSE 'queued' END,
             v_tag, -coalesce(r.priority, 0), queue.next_rank(v_tag, r.workspace_id, (-coalesce(r.priority, 0))::smallint), v_due,
-            r.limit_key, r.limit_ceiling, r.parent_job, p_root, p_flow_born, r.step_no, r.step_index, r.reply_to, r.traceparent,
-            r.erase_after_s IS NOT NULL OR r.cache_key IS NOT NULL, r.shares_with, p_now)
+            r.limit_key, r.limit_ceiling, r.parent_job, p_root, p_flow_born, r.step_no, r.step_index, r.task_key,
+            coalesce(r.replays, false), r.reply_to, r.traceparent, r.erase_after_s IS NOT NULL OR r.cache_key IS NOT NULL,
+            r.shares_with, p_now)
     RETURNING * INTO v_job;
     RETURN v_job;
 END
@@ -188,7 +190,8 @@ CREATE OR REPLACE FUNCTION queue.claim_job(p_tags text[], p_worker_run uuid, p_c
 RETURNS TABLE (id uuid, workspace_id text, kind text, path text, hash text, language text, code text, entrypoint text, args json,
                tag text, envs text[], timeout_s integer, due_at timestamptz, parent_job uuid, root_job uuid, created_by text,
                permissioned_as text, email text, permissions json, claims smallint, reply_to text, traceparent text, token text,
-               lock text, scope_job uuid, step_id text, root_flow uuid, flow_path text, shares_with uuid)
+               lock text, scope_job uuid, step_id text, root_flow uuid, flow_path text, shares_with uuid,
+               rounds smallint, checkpointed boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 -- Left to itself the planner plans anew at every call, because it takes a plan for all days to be dearer than it is.
 SET plan_cache_mode = force_generic_plan AS $$
@@ -234,7 +237,7 @@ BEGIN
         SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesce(j.code, c.code), j.entrypoint, j.args, j.tag, j.envs,
                j.timeout_s, j.due_at, j.parent_job, j.root_job, j.created_by, j.permissioned_as, j.email, j.permissions, v_job.claims,
                v_job.reply_to, j.traceparent, queue.job_token(j.id, p_claim_key), c.lock, j.scope_job, j.step_id,
-               f.root_flow, f.path, v_job.shares_with
+               f.root_flow, f.path, v_job.shares_with, v_job.rounds, v_job.version > 0 OR v_job.replays
         FROM queue.job j LEFT JOIN queue.inline_code c ON c.hash = j.code_hash
         LEFT JOIN LATERAL queue.flow_above(j.parent_job, j.scope_job) f ON true
         WHERE j.id = v_job.id AND j.born = v_job.born;
@@ -449,7 +452,7 @@ BEGIN
         ), written AS (
             INSERT INTO queue.finished_job (id, born, outcome, result, started_at, finished_at, claims, canceled_by, canceled_reason)
             SELECT e.id, e.born, 'canceled', queue.canceled_result(coalesce(e.cancel_by, p_by), coalesce(e.cancel_reason, p_reason)),
-                   e.claimed_at, clock_timestamp(), e.claims, coalesce(e.cancel_by, p_by), coalesce(e.cancel_reason, p_reason)
+                   coalesce(e.began_at, e.claimed_at), clock_timestamp(), e.claims, coalesce(e.cancel_by, p_by), coalesce(e.cancel_reason, p_reason)
             FROM ended e
         ), to_erase AS (
             INSERT INTO queue.erasure (job_id, due_at, after_s)
@@ -611,6 +614,7 @@ BEGIN
             DELETE FROM queue.flow_child t WHERE t.flow_id = v_id AND t.born = v_born;
             DELETE FROM queue.flow_resume t WHERE t.flow_id = v_id AND t.born = v_born;
             DELETE FROM queue.flow_state t WHERE t.flow_id = v_id AND t.born = v_born;
+            DELETE FROM queue.workflow_step t WHERE t.workflow_id = v_id AND t.born = v_born;
             DELETE FROM queue.displaced_job d WHERE d.id = v_id;
         END IF;
     END LOOP;
@@ -669,7 +673,7 @@ BEGIN
         WHEN 'blocked' THEN 'It waits for a slot of the concurrency limit ' || quote_literal(v_job.limit_key) || ', which allows '
             || v_job.limit_ceiling || ' at a time' || coalesce('; the job ' || v_holder || ' holds one', '') || '.'
         WHEN 'running' THEN CASE WHEN v_job.cancel_at IS NULL THEN 'It is running.' ELSE 'It is being canceled.' END
-        WHEN 'suspended' THEN 'It is suspended.'
+        WHEN 'suspended' THEN CASE v_job.tag WHEN 'flow' THEN 'It is suspended.' ELSE queue.why_workflow_waits(v_job) END
         ELSE CASE
             WHEN v_job.tag = 'flow' THEN 'It is about to begin.'
             WHEN v_workers = 0 THEN 'No worker serves the tag ' || quote_literal(v_job.tag) || '.'
@@ -846,7 +850,7 @@ $$;
 CREATE OR REPLACE VIEW queue.any_job AS
 SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesce(j.code, c.code) AS code, j.entrypoint, j.args, j.tag,
        j.priority, j.due_at, j.timeout_s, j.parent_job, j.root_job, j.scope_job, j.step_id, j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.email,
-       coalesce(l.state, f.outcome) AS state, f.outcome, f.result, coalesce(f.started_at, l.claimed_at) AS started_at,
+       coalesce(l.state, f.outcome) AS state, f.outcome, f.result, coalesce(f.started_at, l.began_at, l.claimed_at) AS started_at,
        f.finished_at, coalesce(f.worker, w.name) AS worker, coalesce(f.claims, l.claims) AS claims,
        coalesce(f.canceled_by, l.cancel_by) AS canceled_by, coalesce(f.canceled_reason, l.cancel_reason) AS canceled_reason,
        f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted, l.at_step, l.wake_at, l.progress,
@@ -897,6 +901,12 @@ SELECT r.flow_id, r.born, r.step_job, r.resume_id, r.approver, r.approved, r.val
 
 CREATE OR REPLACE VIEW queue.known_state AS
 SELECT t.flow_id, t.born, t.key, t.value FROM queue.flow_state t;
+
+-- How far workflows written as code have come.
+CREATE OR REPLACE VIEW queue.known_workflow_step AS
+SELECT s.workflow_id, s.born, s.key, s.kind, s.name, s.job_id, s.asked_at, coalesce(s.started_at, l.began_at, l.claimed_at) AS started_at,
+       s.duration_ms
+FROM queue.workflow_step s LEFT JOIN queue.live_job l ON l.id = s.job_id;
 
 CREATE OR REPLACE VIEW queue.known_worker AS
 SELECT w.worker_run, w.name, w.instance, w.worker_group, w.tags, w.slots, w.isolation, w.version, w.started_at, w.beat_at, w.draining,
@@ -985,6 +995,7 @@ BEGIN
         UPDATE queue.flow_child SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
         UPDATE queue.flow_resume SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
         UPDATE queue.flow_state SET born = v_born WHERE flow_id = v_job.id AND born = v_job.born;
+        UPDATE queue.workflow_step SET born = v_born WHERE workflow_id = v_job.id AND born = v_job.born;
         UPDATE queue.live_job SET flow_born = v_born WHERE parent_job = v_job.id AND flow_born = v_job.born;
         v_moved := v_moved + 1;
     END LOOP;
@@ -1026,7 +1037,7 @@ GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
 GRANT SELECT ON queue.backlog TO tidemill_scheduler, tidemill_api;
 GRANT SELECT ON queue.any_job, queue.asked_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker,
-    queue.known_step, queue.known_child, queue.known_resume, queue.known_state TO tidemill_api;
+    queue.known_step, queue.known_child, queue.known_resume, queue.known_state, queue.known_workflow_step TO tidemill_api;
 
 -- Ready for the days ahead, and with a key to sign with, before the first service starts.
 SELECT queue.prepare_days(14);

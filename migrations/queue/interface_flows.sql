@@ -358,7 +358,10 @@ BEGIN
         SELECT DISTINCT e.flow_id FROM (
             (SELECT s.flow_id FROM queue.flow_step s WHERE s.state = 'ended' AND s.ended_at < clock_timestamp() - p_older_than LIMIT p_limit)
             UNION ALL
-            (SELECT c.flow_id FROM queue.flow_child c WHERE c.state = 'ended' AND c.ended_at < clock_timestamp() - p_older_than LIMIT p_limit)) e
+            (SELECT c.flow_id FROM queue.flow_child c WHERE c.state = 'ended' AND c.ended_at < clock_timestamp() - p_older_than LIMIT p_limit)
+            UNION ALL
+            (SELECT s.workflow_id FROM queue.workflow_step s
+             WHERE s.state = 'ended' AND s.ended_at < clock_timestamp() - p_older_than LIMIT p_limit)) e
     )
     SELECT array_agg(queue.say_flow(f.id, f.traceparent)) INTO v_said FROM (
         SELECT w.id, w.traceparent FROM woken w

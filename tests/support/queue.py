@@ -39,6 +39,7 @@ _TABLES = (
     "erasure",
     "live_job",
     "finished_job",
+    "workflow_step",
     "log_chunk",
     "displaced_job",
     "job",
@@ -221,6 +222,26 @@ class Queue:
             await (by or self.worker).fetchval("SELECT queue.release_job($1, $2)", claim.job_id, claim.key)
         )
         return said
+
+    async def suspend(self, claim: Claim, asked: Mapping[str, Any], by: Any = None) -> str:
+        """Say what a round of a workflow asks for and return the answer."""
+        answer: str = await (by or self.worker).fetchval(
+            "SELECT answer FROM queue.suspend_workflow($1, $2, $3, '{}')",
+            claim.job_id,
+            claim.key,
+            json.dumps(asked, default=_plain),
+        )
+        return answer
+
+    async def checkpoint(self, claim: Claim) -> tuple[Mapping[str, Any], Any]:
+        """Return what a round begins with, and the workflow's arguments for one of a task."""
+        row = await self.worker.fetchrow("SELECT * FROM queue.read_checkpoint($1, $2)", claim.job_id, claim.key)
+        assert row is not None
+        return json.loads(row["checkpoint"]), None if row["args"] is None else json.loads(row["args"])
+
+    async def resume(self, job_id: uuid.UUID) -> asyncpg.Record | None:
+        """Let a workflow go on if nothing keeps it."""
+        return await self.scheduler.fetchrow("SELECT * FROM queue.resume_workflow($1)", job_id)
 
     async def cancel(
         self,

@@ -6,7 +6,13 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+_OF_THE_INSTALLER = ("RECORD", "INSTALLER", "REQUESTED")
 
 
 def a_wheel(
@@ -23,7 +29,7 @@ def a_wheel(
         f"{info}/METADATA": "\n".join(metadata) + "\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    record = [f"{path},sha256={_digest(text)},{len(text.encode())}" for path, text in files.items()]
+    record = [f"{path},sha256={_digest(text.encode())},{len(text.encode())}" for path, text in files.items()]
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -48,10 +54,34 @@ def a_source(folder: Path, name: str, version: str = "1.0") -> Path:
     return file
 
 
+def wheels_of(folder: Path, name: str) -> None:
+    """Write an installed package of pure Python as a wheel, as it is, and those that it needs."""
+    distribution = metadata.distribution(name)
+    wheel = folder / f"{canonicalize_name(name).replace('-', '_')}-{distribution.version}-py3-none-any.whl"
+    if wheel.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        str(each): Path(str(each.locate())).read_bytes()
+        for each in distribution.files or ()
+        if not str(each).startswith("..") and each.suffix != ".pyc" and each.name not in _OF_THE_INSTALLER
+    }
+    info = next(each.split("/")[0] for each in files if each.endswith(".dist-info/METADATA"))
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+        record = [f"{path},sha256={_digest(content)},{len(content)}" for path, content in files.items()]
+        archive.writestr(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,"]) + "\n")
+    for line in distribution.requires or ():
+        needed = Requirement(line)
+        if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+            wheels_of(folder, needed.name)
+
+
 def only_from(folder: Path) -> dict[str, str]:
     """Return the variables of pip that let it look into this folder and nowhere else."""
     return {"PIP_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
 
 
-def _digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

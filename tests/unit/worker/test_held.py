@@ -33,6 +33,8 @@ def a_claim(key: uuid.UUID) -> Claim:
         permissions="{}",
         email="ann@example.com",
         claims=1,
+        rounds=0,
+        checkpointed=False,
         reply_to=None,
         traceparent=None,
         token="tmj_1_x",

@@ -31,6 +31,7 @@ def variables(claim: Claim, settings: WorkerSettings, worker_group: str) -> Mapp
         "WM_USERNAME": claim.created_by,
         "WM_PERMISSIONED_AS": claim.permissioned_as,
         "WM_RUNNABLE_ID": claim.hash,
+        "MAIN_OVERRIDE": claim.entrypoint,
         "WM_SCHEDULED_FOR": claim.due_at.isoformat(),
         "WM_WORKER_GROUP": worker_group,
         "TRACEPARENT": claim.traceparent,

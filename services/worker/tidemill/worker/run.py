@@ -1,6 +1,7 @@
 """One execution as a pipeline: prepare, execute, report.
 
     claim ─▶ source ─▶ environment ─▶ sandbox ─▶ report ─▶ tell those who wait
+               │           │             │          ├ or, of a round of a workflow, what it asks for
                │           │             │          └ repeated until the database has answered:
                │           │             │            the claim key makes that harmless
                │           └─────────────┴ stopped when the job is cancelled, the claim is over or this worker goes
@@ -16,7 +17,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
+from typing import TypeVar
 
 import msgspec
 from asyncpg import DeadlockDetectedError, SerializationError
@@ -31,7 +34,7 @@ from tidemill.chassis.telemetry import Metric, count, observe, past_span, span
 from tidemill.shared.messages import JobAnswered, JobProgressed
 from tidemill.shared.messages.jobs import Progress
 from tidemill.shared.script import JobKind, Outcome
-from tidemill.worker import codeless, flow_locks, marks, warmth
+from tidemill.worker import codeless, flow_locks, marks, rounds, warmth
 from tidemill.worker.context import SAYS, Context
 from tidemill.worker.environment import variables
 from tidemill.worker.environments.failure import NotInstallable, Stopped
@@ -43,9 +46,12 @@ from tidemill.worker.network import UnknownNetworkError, policy
 from tidemill.worker.sandbox.answers import canceled, failed
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey, own_interpreter
-from tidemill.worker.store import flows, queue
+from tidemill.worker.store import flows, queue, workflows
 from tidemill.worker.store.queue import Answer, Claim, Report
 from tidemill.worker.store.scripts import Source, keep_lock
+from tidemill.worker.store.workflows import Checkpoint
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +83,7 @@ async def run(ctx: Context, holding: Holding) -> None:
     assert claim is not None
     facts: dict[str, str | int] = {"job_id": str(claim.id), "workspace_id": claim.workspace_id, "claims": claim.claims}
     waited = max(datetime.now(UTC) - claim.due_at, timedelta(0))
-    if claim.traceparent is not None:
+    if claim.traceparent is not None and claim.rounds == 0:
         past_span("wait in line", claim.due_at, claim.traceparent, {**facts, "tag": claim.tag})
     with span("run job", kind=SpanKind.CONSUMER, parent=claim.traceparent, attributes=facts):
         written = Log(
@@ -101,6 +107,8 @@ async def run(ctx: Context, holding: Holding) -> None:
             async with background(written.run(), streamed.run()):
                 ending = await _execute(ctx, claim, holding, written, streamed)
                 ending = marks.judged(masked(ending, claim.token))
+                if ending.reason == "suspended":
+                    ending = await _asked(ctx, claim, ending)
                 found = _labels(ending, written)
         except Exception:
             # Raised from here it would free the slot and leave the job to be claimed again, uncounted and for ever.
@@ -135,6 +143,7 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
             found = await _lock(ctx, claim, preparing, say, holding.stop)
             return Ending(success=True, result=msgspec.Raw(msgspec.json.encode(found)), reason="returned")
         source = await _source(ctx, claim)
+        known = await _known(ctx, claim, holding)
         network = policy(source.content, ctx.settings.job_network)
         async with AsyncExitStack() as until_it_ends:
             async with preparing:
@@ -150,7 +159,7 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
                 environment=environment.folders,
                 shared=shared,
             )
-            execution = _execution(ctx, claim, source, written)
+            execution = _execution(ctx, claim, source, known, written)
             with span("execute", kind=SpanKind.INTERNAL):
                 return await ctx.sharing.bounded(
                     shared,
@@ -172,7 +181,9 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
         # The job's code has not begun: it goes back into the line, where another worker may find it, but not for ever.
         log.error("sandbox unavailable", extra={"job_id": str(claim.id), "error": str(error)})
         say(f"[no sandbox: {error}]")
-        if claim.claims >= _MOST_CLAIMS or (interpreter is not None and interpreter != own_interpreter()):
+        if claim.claims - claim.rounds >= _MOST_CLAIMS or (
+            interpreter is not None and interpreter != own_interpreter()
+        ):
             return _failed("SandboxUnavailable", str(error))
         await asyncio.sleep(_LONGEST_PAUSE.total_seconds())
         holding.end(Halt.DRAINED)
@@ -204,7 +215,7 @@ def _longest(ctx: Context, claim: Claim) -> timedelta:
     return longest if claim.timeout_s is None else min(longest, timedelta(seconds=claim.timeout_s))
 
 
-def _execution(ctx: Context, claim: Claim, source: Source, written: Log) -> Execution:
+def _execution(ctx: Context, claim: Claim, source: Source, known: Checkpoint | None, written: Log) -> Execution:
     warm = source.dedicated_worker or warmth.is_annotated(source.content)
     if warm and claim.hash is None:
         written.write("[not warm: a process is kept for deployed versions only]\n")
@@ -218,7 +229,8 @@ def _execution(ctx: Context, claim: Claim, source: Source, written: Log) -> Exec
         language=claim.language,
         code=source.content,
         entrypoint=claim.entrypoint or "main",
-        args=msgspec.Raw(claim.args.encode()),
+        args=msgspec.Raw((claim.args if known is None or known.args is None else known.args).encode()),
+        checkpoint=None if known is None else msgspec.Raw(known.checkpoint.encode()),
         env=dict(variables(claim, settings, ctx.me.group)),
         limits=Limits(
             wall_time=_longest(ctx, claim),
@@ -239,15 +251,31 @@ async def _source(ctx: Context, claim: Claim) -> Source:
     if claim.code is not None:
         return Source(claim.code, lock=claim.lock, dedicated_worker=False)
     assert claim.hash is not None
+    version = claim.hash
+    source = await _persistently(lambda: ctx.sources.get(claim.workspace_id, version))
+    if source is None:
+        raise ScriptGone(f"Version {claim.hash} of {claim.path} has been deleted.")
+    return source
+
+
+async def _known(ctx: Context, claim: Claim, holding: Holding) -> Checkpoint | None:
+    """Return what a later round of a workflow or a task begins with; raises Stopped when the claim is over."""
+    if not claim.checkpointed:
+        return None
+    known = await _persistently(lambda: workflows.checkpoint(ctx.database, claim))
+    if known is None:
+        holding.end(Halt.DROPPED)
+        raise Stopped
+    return known
+
+
+async def _persistently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what the database answers, as soon as it can."""
     for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER):
         try:
-            source = await ctx.sources.get(claim.workspace_id, claim.hash)
+            return await ask()
         except DatabaseUnavailable:
             await asyncio.sleep(pause.total_seconds())
-            continue
-        if source is None:
-            raise ScriptGone(f"Version {claim.hash} of {claim.path} has been deleted.")
-        return source
     raise AssertionError("unreachable")
 
 
@@ -256,16 +284,25 @@ async def _flow(ctx: Context, claim: Claim) -> bytes:
     if claim.code is not None:
         return claim.code.encode()
     assert claim.hash is not None
-    for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER):
-        try:
-            value = await flows.value(ctx.database, claim.workspace_id, int(claim.hash))
-        except DatabaseUnavailable:
-            await asyncio.sleep(pause.total_seconds())
-            continue
-        if value is None:
-            raise FlowGone(f"Version {claim.hash} of {claim.path} is not there any more.")
-        return value
-    raise AssertionError("unreachable")
+    version = int(claim.hash)
+    value = await _persistently(lambda: flows.value(ctx.database, claim.workspace_id, version))
+    if value is None:
+        raise FlowGone(f"Version {claim.hash} of {claim.path} is not there any more.")
+    return value
+
+
+async def _asked(ctx: Context, claim: Claim, ending: Ending) -> Ending:
+    """Return the ending of a round with what the queue is to be told, or a failure where there is no such thing."""
+    try:
+        outcome = rounds.read(bytes(ending.result))
+        found: dict[tuple[str, str], rounds.Runnable | None] = {}
+        for task in rounds.named(outcome):
+            where = task.dispatch_type, task.script
+            if where not in found:
+                found[where] = await _persistently(partial(workflows.target, ctx.database, claim, *where))
+        return msgspec.structs.replace(ending, result=msgspec.Raw(rounds.request(outcome, claim, found)))
+    except rounds.Unfulfillable as wrong:
+        return _failed("WorkflowError", str(wrong))
 
 
 def _labels(ending: Ending, written: Log) -> list[str] | None:
@@ -320,6 +357,9 @@ def _tell_of_the_end(ctx: Context, claim: Claim, answer: Answer, said: str | Non
     if answer is Answer.STALE:
         log.warning("result refused: the job has another claim", extra={"job_id": str(claim.id)})
         return
+    if answer is Answer.SUSPENDED:
+        _tell_followers(ctx, claim, Progress.LOGGED)
+        return
     if claim.reply_to is not None:
         ctx.broker.hint(hint_of(JobAnswered(job_id=claim.id), SAYS, replica=claim.reply_to))
     _tell_followers(ctx, claim, Progress.ENDED)
@@ -337,6 +377,11 @@ async def _whole_report(
 
 
 async def _finish(ctx: Context, claim: Claim, ending: Ending, report: Report) -> tuple[Answer, str | None]:
+    if ending.reason == "suspended":
+        answer, said = await workflows.suspend(ctx.database, claim, bytes(ending.result).decode(), report)
+        if answer is not Answer.TOO_MANY_ROUNDS:
+            return answer, said
+        ending = _failed("WorkflowError", "The workflow has asked for steps too often.")
     result = None if ending.reason == "canceled" else bytes(ending.result)
     if claim.kind not in _KEPT or claim.hash is None or not ending.success:
         return await queue.finish(ctx.database, claim, report, result)

@@ -70,7 +70,9 @@ class Slots:
         if holding.claim is None:
             self._release(holding)
         else:
-            observe(Metric.JOB_WAIT, max(datetime.now(UTC) - holding.claim.due_at, timedelta(0)), tag=holding.claim.tag)
+            if holding.claim.rounds == 0:
+                waited = datetime.now(UTC) - holding.claim.due_at
+                observe(Metric.JOB_WAIT, max(waited, timedelta(0)), tag=holding.claim.tag)
             task = asyncio.create_task(self._run(holding))
             self._runs.add(task)
             task.add_done_callback(self._runs.discard)

@@ -15,9 +15,9 @@ from msgspec import UNSET, UnsetType
 
 from tidemill.api.http.errors import Unprocessable
 from tidemill.api.http.paging import Paged
-from tidemill.api.jobs import tags
 from tidemill.api.jobs.schemas import MOST_SELECTED, Raw, RunSeconds
 from tidemill.api.scripts import paths
+from tidemill.shared import tags
 from tidemill.shared.script import CODELESS, FLOW_TAG, FLOWS, JobKind, Language, Outcome
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]

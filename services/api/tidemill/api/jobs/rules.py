@@ -11,7 +11,6 @@ import msgspec
 
 from tidemill.api.http.errors import BadRequest, Forbidden, HttpError, Unprocessable
 from tidemill.api.http.route import Refused, Viewer
-from tidemill.api.jobs import tags
 from tidemill.api.jobs.flow_status import FlowStatus
 from tidemill.api.jobs.schemas import (
     FlowDependencies,
@@ -27,6 +26,7 @@ from tidemill.api.jobs.schemas import (
     WaitQuery,
 )
 from tidemill.api.scripts import paths
+from tidemill.shared import tags
 from tidemill.shared.caching import cache_key
 from tidemill.shared.flow import Flow
 from tidemill.shared.script import CODELESS, DEPENDENCY_TAG, FLOW_TAG, FLOWS, JobKind, Language, Outcome

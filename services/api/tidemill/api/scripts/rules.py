@@ -8,11 +8,10 @@ import msgspec
 
 from tidemill.api.http.errors import BadRequest, Unprocessable
 from tidemill.api.http.route import Refused
-from tidemill.api.jobs import tags
 from tidemill.api.scripts import paths
 from tidemill.api.scripts.schemas import NewScript
 from tidemill.api.scripts.signatures.signature import Signature
-from tidemill.shared import requirements
+from tidemill.shared import requirements, tags
 from tidemill.shared.requirements import NOTHING, NotUnderstood, Requirements
 from tidemill.shared.script import Language
 

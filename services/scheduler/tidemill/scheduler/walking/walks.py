@@ -18,7 +18,7 @@ from tidemill.scheduler.domain.flow.changes import Changes, End
 from tidemill.scheduler.domain.flow.engine import next_steps
 from tidemill.scheduler.domain.flow.jobs import error
 from tidemill.scheduler.expressions import Expressions
-from tidemill.scheduler.store import flows
+from tidemill.scheduler.store import flows, workflows
 from tidemill.scheduler.store.flows import HEARD_AT_ONCE, Answer, Loaded
 from tidemill.scheduler.walking.answers import Answers
 from tidemill.scheduler.walking.definitions import Definitions
@@ -65,6 +65,7 @@ class Walks:
         """Make one decision and write it down; return whether the next one can follow at once."""
         loaded = await flows.load(self._database, flow_id)
         if loaded is None:
+            await self._resume(flow_id)
             return False
         changes = await self._decided(loaded)
         if changes == Changes():
@@ -80,6 +81,15 @@ class Walks:
         self._tell(loaded, changes)
         due = changes.wake_at is not None and changes.wake_at <= loaded.happened.now
         return changes.end is None and (due or len(loaded.happened.ended) >= HEARD_AT_ONCE)
+
+    async def _resume(self, workflow_id: UUID) -> None:
+        """Let a workflow written as code go on: what comes next is for its own code to say."""
+        resumed = await workflows.resume(self._database, workflow_id)
+        if resumed is None:
+            return
+        self._outbox.publish_soon(resumed.said)
+        if resumed.ended:
+            self._tell_of_the_end(workflow_id, resumed.reply_to)
 
     async def _advance(self, loaded: Loaded, changes: Changes) -> tuple[Answer, str | None]:
         return await flows.advance(self._database, loaded.progress.id, loaded.standing.version, changes, self._longest)
@@ -106,7 +116,10 @@ class Walks:
         if changes.end is None:
             self._broker.hint(hint_of(JobProgressed(job_id=flow_id, what=Told.LOGGED), _SAYS))
             return
-        if (replica := loaded.standing.reply_to) is not None:
+        self._tell_of_the_end(flow_id, loaded.standing.reply_to)
+
+    def _tell_of_the_end(self, flow_id: UUID, replica: str | None) -> None:
+        if replica is not None:
             self._broker.hint(hint_of(JobAnswered(job_id=flow_id), _SAYS, replica=replica))
         self._broker.hint(hint_of(JobProgressed(job_id=flow_id, what=Told.ENDED), _SAYS))
 

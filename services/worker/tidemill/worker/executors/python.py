@@ -14,5 +14,6 @@ def order(execution: Execution) -> Order:
         args=execution.args,
         env=execution.env,
         limits=order_limits(execution.limits),
+        checkpoint=execution.checkpoint,
         warm=execution.warm is not None,
     )

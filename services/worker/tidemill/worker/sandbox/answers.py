@@ -11,10 +11,10 @@ from tidemill.worker.sandbox.execution import Ending, Limits, Reason
 from tidemill.worker.sandbox.groups import Figures
 
 _FROM_CHILD: tuple[Reason, ...] = (
-    "returned", "raised", "exit_code", "killed", "memory", "files", "disk", "result_limit", "refused",
+    "returned", "raised", "exit_code", "killed", "memory", "files", "disk", "result_limit", "suspended", "refused",
 )  # fmt: skip
 LIMITS: tuple[Reason, ...] = ("memory", "processes", "files", "disk", "output", "timeout", "result_limit")
-LEAVES_A_PROCESS: tuple[Reason, ...] = ("returned", "raised", "exit_code")
+LEAVES_A_PROCESS: tuple[Reason, ...] = ("returned", "suspended", "raised", "exit_code")
 _WHY_UNKNOWN: tuple[Reason, ...] = ("raised", "exit_code", "killed")
 
 _MOST_KB = (1 << 31) - 1  # as much as can be stored

@@ -20,6 +20,7 @@ Reason = Literal[
     "timeout",  # wall_time was over
     "canceled",  # the cancel event was set
     "result_limit",  # its result, or what it streamed, is larger than result_bytes
+    "suspended",  # a workflow's round that is not its end: its result says what it asks for
     "refused",  # it never started: this worker cannot run it
 ]
 
@@ -69,6 +70,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     args: msgspec.Raw = msgspec.Raw(b"{}")
     env: dict[str, str] = {}
     limits: Limits = Limits()
+    checkpoint: msgspec.Raw | None = None  # what is known of a workflow's steps
     warm: str | None = None  # jobs for which this is equal may have the same process, one after the other
 
 
@@ -101,6 +103,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     entrypoint: str = "main"
     args: msgspec.Raw = msgspec.Raw(b"{}")
     argv: list[str] = []
+    checkpoint: msgspec.Raw | None = None
     warm: bool = False  # clear up after the answer and wait for the next order
 
 

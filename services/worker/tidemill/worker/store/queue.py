@@ -67,6 +67,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     flow_path: str | None
     shares_with: UUID | None
     """The flow whose steps all run here and share a folder."""
+    rounds: int
+    checkpointed: bool
 
 
 class Verdict(StrEnum):
@@ -97,6 +99,8 @@ class Answer(StrEnum):
     ALREADY_DONE = "already_done"
     STALE = "stale"
     UNKNOWN = "unknown"
+    SUSPENDED = "suspended"
+    TOO_MANY_ROUNDS = "too_many_rounds"
 
 
 async def register(database: Database, me: Identity) -> str:

@@ -7,7 +7,7 @@ SELECT queue.retire_worker($1)
 -- name: claim
 SELECT id, workspace_id, kind, path, hash, language, code, entrypoint, args, tag, envs, timeout_s, due_at, parent_job,
        root_job, created_by, permissioned_as, email, permissions, claims, reply_to, traceparent, token, lock, step_id, root_flow,
-       flow_path, shares_with
+       flow_path, shares_with, rounds, checkpointed
 FROM queue.claim_job($1, $2, $3)
 
 -- name: ended_flows

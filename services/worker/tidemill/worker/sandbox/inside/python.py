@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import arguments, encode, room
+from . import arguments, encode, room, workflow
 from .answer import Answer, failure
 from .place import Place
 from .warm import Warmth
@@ -38,7 +38,7 @@ def run(order: dict[str, Any], place: Place, emit: Emit, warmth: Warmth | None) 
     module = partial(load, code, path)
     if warmth is not None:
         module = partial(warmth.module, path, code, module)
-    answer = evaluate(module, order["entrypoint"], order["args"], path, emit)
+    answer = evaluate(module, order["entrypoint"], order["args"], path, emit, order["checkpoint"])
     if os.getpid() == own_pid:
         if warmth is None or warmth.needs_an_end():
             finish()
@@ -63,7 +63,12 @@ def rehearse(folder: str) -> None:
 
 
 def evaluate(
-    module: Callable[[], types.ModuleType], entrypoint: str, args: dict[str, Any], path: str, emit: Emit
+    module: Callable[[], types.ModuleType],
+    entrypoint: str,
+    args: dict[str, Any],
+    path: str,
+    emit: Emit,
+    checkpoint: dict[str, Any] | None = None,
 ) -> Answer:
     """Return the answer of one call; every exception becomes one."""
     try:
@@ -72,7 +77,10 @@ def evaluate(
             return failure("raised", "EntrypointNotFound", f"the script defines no function named {entrypoint!r}")
         positional, keywords = arguments.bind(function, args)
         # In a context of its own, so that what it sets there is gone afterwards.
-        value = contextvars.copy_context().run(_call, function, positional, keywords, emit)
+        context = contextvars.copy_context()
+        if workflow.is_one(function):
+            return context.run(workflow.run_round, partial(function, *positional), keywords, checkpoint)
+        value = context.run(_call, function, positional, keywords, emit)
         return Answer(True, "returned", encode.to_json(value))
     except SystemExit as stop:
         return stopped(stop)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidemill.api.jobs import tags
+from tidemill.shared import tags
 
 
 @pytest.mark.parametrize("tag", ["python3", "gpu", "a.b-c_d:e/f+g", "9"])

@@ -1,0 +1,293 @@
+-- What the queue publishes of workflows written as code. Their own code says what comes next: a worker runs it until it needs
+-- what is not there yet, and writes down what that is (`suspend_workflow`). Its slot is free then; when all that it has asked
+-- for has ended, the job goes back into the line and its code is run again from the top, with what is known by now.
+-- Lock order as everywhere. A task that ends holds its own row, and so only tries for that of the workflow above: whoever
+-- can't have it, or sees others still at work, tells the scheduler, which looks when all has been committed.
+SET ROLE tidemill_queue_owner;
+
+-- A task that a workflow asks for. Without a kind it is the workflow's own code again, for the one step under this key.
+DO $$
+BEGIN
+    IF to_regtype('queue.task_request') IS NULL THEN
+        CREATE TYPE queue.task_request AS (
+            id uuid, key text, name text, kind text, path text, hash text, language text, code_hash text, tag text, priority smallint,
+            envs text[], timeout_s integer, limit_key text, limit_ceiling integer, args json);
+    END IF;
+END
+$$;
+
+-- Let a suspended workflow go on, under its old rank: what has begun comes first. The caller holds its row.
+CREATE OR REPLACE FUNCTION queue.wake_workflow(l queue.live_job) RETURNS json
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE queue.workflow_step s SET state = 'done' WHERE s.workflow_id = l.id AND s.born = l.born AND s.state = 'ended';
+    UPDATE queue.live_job q SET state = 'queued', wake_at = NULL, hinted_at = clock_timestamp(), hints = 0 WHERE q.id = l.id;
+    RETURN queue.say_ticket(l);
+END
+$$;
+
+-- Write down at its step that a task has ended. The last one lets the workflow go on at once, if nobody has its row.
+CREATE OR REPLACE FUNCTION queue.note_task_end(p_job queue.live_job, p_outcome text) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_began timestamptz := coalesce(p_job.began_at, p_job.claimed_at);
+    v_state text;
+    v_above queue.live_job;
+BEGIN
+    UPDATE queue.workflow_step s SET state = CASE s.state WHEN 'called' THEN 'done' ELSE 'ended' END, outcome = p_outcome,
+        started_at = v_began, ended_at = clock_timestamp(), duration_ms = extract(epoch FROM clock_timestamp() - v_began) * 1000
+    WHERE s.workflow_id = p_job.parent_job AND s.born = p_job.flow_born AND s.key = p_job.task_key AND s.job_id = p_job.id
+      AND s.state IN ('waiting', 'called')
+    RETURNING s.state INTO v_state;
+    IF v_state IS DISTINCT FROM 'ended' THEN
+        RETURN '{}';
+    END IF;
+    IF NOT EXISTS (SELECT FROM queue.workflow_step s WHERE s.workflow_id = p_job.parent_job AND s.state = 'waiting') THEN
+        SELECT * INTO v_above FROM queue.live_job q
+        WHERE q.id = p_job.parent_job AND q.state = 'suspended' AND q.cancel_at IS NULL FOR UPDATE SKIP LOCKED;
+        IF FOUND THEN
+            RETURN ARRAY[queue.wake_workflow(v_above)];
+        END IF;
+    END IF;
+    -- Others seem to be at work: the last of them may be about to commit, having seen us at work.
+    RETURN ARRAY[queue.say_flow(p_job.parent_job, p_job.traceparent)];
+END
+$$;
+
+-- Write down what a round of a workflow has come to, and make room: in `p_round`
+--   tasks    [rows of task_request] jobs that have to end before it goes on
+--   step     {key, result, started_at, duration_ms}: what ran inside the round itself
+--   sleep    {key, seconds}
+-- What stands under a key already stays as it is. `p_ending` holds the last of the log, as for finish_job. `answer` is `suspended`,
+-- `done` (it was being canceled, and has ended), `stale` (the job went on without this claim), `unknown`, or `too_many_rounds`
+-- (it still runs).
+CREATE OR REPLACE FUNCTION queue.suspend_workflow(p_id uuid, p_claim_key uuid, p_round json, p_ending json)
+RETURNS TABLE (answer text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    e      queue.ending := json_populate_record(NULL::queue.ending, p_ending);
+    l      queue.live_job;
+    j      queue.job;
+    v_now  timestamptz := clock_timestamp();
+    v_said json[] := '{}';
+BEGIN
+    SELECT * INTO l FROM queue.live_job q WHERE q.id = p_id FOR UPDATE;
+    IF l.claim_key IS DISTINCT FROM p_claim_key THEN
+        RETURN QUERY SELECT CASE WHEN l.id IS NULL AND NOT EXISTS (
+            SELECT FROM queue.finished_job f WHERE f.id = p_id AND f.born = queue.locate(p_id)) THEN 'unknown' ELSE 'stale' END, NULL::json;
+        RETURN;
+    END IF;
+    IF e.log_text IS NOT NULL THEN
+        INSERT INTO queue.log_chunk (job_id, born, claim_no, seq, units, text)
+        VALUES (p_id, l.born, l.claims, e.log_seq, e.log_units, e.log_text) ON CONFLICT DO NOTHING;
+    END IF;
+    IF l.cancel_at IS NOT NULL THEN
+        v_said := queue.settle(l, 'canceled', queue.canceled_result(l.cancel_by, l.cancel_reason), e.worker, e.memory_peak_kb, NULL);
+        RETURN QUERY SELECT 'done', queue.flatten(v_said);
+        RETURN;
+    END IF;
+    -- A job counts its claims in 16 bits, and nothing else ends code that asks for ever more.
+    IF l.rounds >= 30000 THEN
+        RETURN QUERY SELECT 'too_many_rounds', NULL::json;
+        RETURN;
+    END IF;
+    UPDATE queue.live_job q SET state = 'suspended', claim_key = NULL, worker_run = NULL, claimed_at = NULL, lost_claims = 0,
+        began_at = coalesce(q.began_at, q.claimed_at), rounds = q.rounds + 1, version = q.version + 1
+    WHERE q.id = l.id RETURNING * INTO l;
+    SELECT * INTO j FROM queue.job WHERE id = l.id AND born = l.born;
+    INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, result, started_at, duration_ms)
+    SELECT l.id, l.born, s.key, 'inline', 'done', s.key, coalesce(s.started_at, v_now), s.result, s.started_at, s.duration_ms
+    FROM json_to_record(p_round -> 'step') s (key text, result json, started_at timestamptz, duration_ms bigint)
+    WHERE s.key IS NOT NULL ON CONFLICT DO NOTHING;
+    INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, started_at, until)
+    SELECT l.id, l.born, s.key, 'sleep', 'waiting', s.key, v_now, v_now, v_now + s.seconds * interval '1 second'
+    FROM json_to_record(p_round -> 'sleep') s (key text, seconds bigint)
+    WHERE s.key IS NOT NULL ON CONFLICT DO NOTHING;
+    v_said := queue.start_tasks(l, j, p_round -> 'tasks', v_now);
+    IF EXISTS (SELECT FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting') THEN
+        UPDATE queue.live_job q SET wake_at = (
+            SELECT min(s.until) FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting') WHERE q.id = l.id;
+    ELSE
+        v_said := v_said || queue.wake_workflow(l);
+    END IF;
+    RETURN QUERY SELECT 'suspended', queue.flatten(v_said);
+END
+$$;
+
+-- Place the tasks of a workflow, by whom and with whose rights it was asked for.
+CREATE OR REPLACE FUNCTION queue.start_tasks(l queue.live_job, j queue.job, p_tasks json, p_now timestamptz) RETURNS json[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    n       queue.task_request;
+    r       queue.job_request;
+    v_job   queue.live_job;
+    v_code  text;
+    v_late  uuid[] := '{}';
+    v_id    uuid;
+    v_said  json[] := '{}';
+BEGIN
+    IF p_tasks IS NULL THEN
+        RETURN v_said;
+    END IF;
+    IF j.code IS NOT NULL THEN
+        -- Kept once, however many tasks it has.
+        v_code := encode(sha256(convert_to(j.code, 'UTF8')), 'hex');
+        INSERT INTO queue.inline_code AS c (hash, code, last_used) VALUES (v_code, j.code, p_now::date)
+        ON CONFLICT (hash) DO UPDATE SET last_used = excluded.last_used WHERE c.last_used < excluded.last_used;
+    END IF;
+    FOR n IN SELECT * FROM json_populate_recordset(NULL::queue.task_request, p_tasks) LOOP
+        INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, job_id)
+        VALUES (l.id, l.born, n.key, 'task', 'waiting', n.name, p_now, n.id) ON CONFLICT DO NOTHING;
+        CONTINUE WHEN NOT FOUND;
+        r := NULL;
+        r.id := n.id; r.workspace_id := j.workspace_id; r.parent_job := j.id; r.visible_to_owner := j.visible_to_owner;
+        r.created_by := j.created_by; r.permissioned_as := j.permissioned_as; r.email := j.email; r.permissions := j.permissions;
+        r.traceparent := j.traceparent; r.task_key := n.key;
+        IF n.kind IS NULL THEN
+            r.kind := j.kind; r.path := j.path; r.hash := j.hash; r.language := j.language; r.entrypoint := j.entrypoint;
+            r.code_hash := coalesce(j.code_hash, v_code); r.envs := j.envs; r.replays := true;
+        ELSE
+            r.kind := n.kind; r.path := n.path; r.hash := n.hash; r.language := n.language; r.envs := n.envs;
+        END IF;
+        r.tag := coalesce(n.tag, j.tag); r.priority := coalesce(n.priority, j.priority);
+        r.timeout_s := coalesce(n.timeout_s, CASE WHEN n.kind IS NULL THEN j.timeout_s END);
+        r.limit_key := n.limit_key; r.limit_ceiling := n.limit_ceiling;
+        v_job := queue.place_job(r, queue.born_of(n.id), coalesce(j.root_job, j.id), l.born, p_now, n.args);
+        IF v_job.limit_key IS NOT NULL THEN
+            v_late := v_late || v_job.id;
+        ELSE
+            v_said := v_said || queue.say_placed(v_job);
+        END IF;
+    END LOOP;
+    -- Limit keys in ascending order, after all rows.
+    FOR v_id IN SELECT q.id FROM queue.live_job q WHERE q.id = ANY (v_late) ORDER BY q.limit_key, q.id LOOP
+        v_said := v_said || queue.enter_line(v_id);
+    END LOOP;
+    RETURN v_said;
+END
+$$;
+
+-- Look at a suspended workflow again: its time may have come, or the end of a task may not have been heard. `ended` says
+-- that it has ended here, and `reply_to` which replica of the api waits for that.
+CREATE OR REPLACE FUNCTION queue.resume_workflow(p_id uuid)
+RETURNS TABLE (said json, ended boolean, reply_to text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    l      queue.live_job;
+    v_said json[];
+BEGIN
+    SELECT * INTO l FROM queue.live_job q WHERE q.id = p_id AND q.state = 'suspended' AND q.tag <> 'flow' FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF l.cancel_at IS NOT NULL THEN
+        IF NOT EXISTS (SELECT FROM queue.live_job c WHERE c.parent_job = l.id AND c.task_key IS NOT NULL) THEN
+            v_said := queue.settle(l, 'canceled', queue.canceled_result(l.cancel_by, l.cancel_reason), NULL, NULL, NULL);
+            RETURN QUERY SELECT queue.flatten(v_said), true, l.reply_to;
+        END IF;
+        RETURN;
+    END IF;
+    UPDATE queue.workflow_step s SET state = 'ended', outcome = 'success', result = 'null', ended_at = clock_timestamp(),
+        duration_ms = extract(epoch FROM clock_timestamp() - s.started_at) * 1000
+    WHERE s.workflow_id = l.id AND s.state = 'waiting' AND s.kind = 'sleep' AND s.until <= clock_timestamp();
+    IF EXISTS (SELECT FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting') THEN
+        UPDATE queue.workflow_step s SET state = 'done' WHERE s.workflow_id = l.id AND s.born = l.born AND s.state = 'ended';
+        UPDATE queue.live_job q SET wake_at = (
+            SELECT min(s.until) FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting') WHERE q.id = l.id;
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT json_build_array(queue.wake_workflow(l)), false, NULL::text;
+END
+$$;
+
+-- What a claimed round of a workflow begins with: what is known of its steps, and for a task which one it is and what the
+-- workflow itself was given. No row when the claim is over.
+CREATE OR REPLACE FUNCTION queue.read_checkpoint(p_id uuid, p_claim_key uuid)
+RETURNS TABLE (checkpoint json, args json)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    l      queue.live_job;
+    v_id   uuid;
+    v_born timestamptz;
+BEGIN
+    SELECT * INTO l FROM queue.live_job q WHERE q.id = p_id AND q.claim_key = p_claim_key;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    v_id := CASE WHEN l.replays THEN l.parent_job ELSE l.id END;
+    v_born := CASE WHEN l.replays THEN l.flow_born ELSE l.born END;
+    RETURN QUERY SELECT json_build_object(
+        'completed_steps', coalesce((
+            SELECT json_object_agg(s.key, coalesce(
+                CASE WHEN s.kind <> 'task' THEN s.result WHEN f.outcome = 'success' THEN f.result ELSE queue.task_error(s.key, s.job_id, f.result) END,
+                'null'))
+            FROM queue.workflow_step s
+            LEFT JOIN LATERAL (SELECT * FROM queue.finished_job f WHERE f.id = s.job_id AND f.born = queue.locate(s.job_id)) f ON true
+            WHERE s.workflow_id = v_id AND s.born = v_born AND s.kind <> 'call' AND s.state IN ('ended', 'done')), '{}'),
+        '_executing_key', CASE WHEN l.replays THEN l.task_key END),
+        CASE WHEN l.replays THEN (SELECT j.args FROM queue.job j WHERE j.id = v_id AND j.born = v_born) END;
+END
+$$;
+
+-- A failed task as the SDKs know it.
+CREATE OR REPLACE FUNCTION queue.task_error(p_key text, p_job_id uuid, p_result json) RETURNS json
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT json_build_object('__wmill_error', true, 'message', coalesce(p_result -> 'error' ->> 'message', 'The task failed.'),
+        'step_key', p_key, 'child_job_id', p_job_id, 'result', p_result)
+$$;
+
+-- Keep what a step inside a round has come to, while the round goes on. `answer` is `kept` (also when it was before: then
+-- `result` is what was kept), `taken` (the key is that of another kind of step), or `over` (the token's claim is).
+CREATE OR REPLACE FUNCTION queue.keep_step(
+    p_token text, p_id uuid, p_key text, p_result json, p_started_at timestamptz, p_duration_ms bigint)
+RETURNS TABLE (answer text, result json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    l      queue.live_job;
+    v_step queue.workflow_step;
+BEGIN
+    SELECT * INTO l FROM queue.live_job q WHERE q.id = p_id FOR UPDATE;
+    -- Only now: until the row was ours, the claim could have ended.
+    IF l.replays IS NOT FALSE OR NOT EXISTS (SELECT FROM queue.verify_job_token(p_token) t WHERE t.job_id = l.id) THEN
+        RETURN QUERY SELECT 'over', NULL::json;
+        RETURN;
+    END IF;
+    INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, result, started_at, duration_ms)
+    VALUES (l.id, l.born, p_key, 'inline', 'done', p_key, coalesce(p_started_at, clock_timestamp()), p_result, p_started_at, p_duration_ms)
+    ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        UPDATE queue.live_job q SET version = q.version + 1 WHERE q.id = l.id;
+    END IF;
+    SELECT * INTO v_step FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.born = l.born AND s.key = p_key;
+    RETURN QUERY SELECT CASE v_step.kind WHEN 'inline' THEN 'kept' ELSE 'taken' END, v_step.result;
+END
+$$;
+
+-- What a suspended workflow waits for, in one sentence.
+CREATE OR REPLACE FUNCTION queue.why_workflow_waits(p_job queue.live_job) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+        WHEN p_job.cancel_at IS NOT NULL THEN 'It is being canceled, and waits for its tasks to end.'
+        ELSE coalesce('It waits for ' || string_agg(CASE w.kind
+            WHEN 'sleep' THEN 'the sleep ' || quote_literal(w.key) || ' until '
+                || to_char(w.until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'
+            ELSE 'the task ' || quote_literal(w.key) || ' (job ' || w.job_id || ', ' || coalesce(w.state, 'ended') || ')' END, ', ')
+            || CASE WHEN max(w.in_all) > 5 THEN ' and ' || max(w.in_all) - 5 || ' more' ELSE '' END || '.',
+            'It is about to go on.')
+    END
+    FROM (
+        SELECT s.kind, s.key, s.until, s.job_id, q.state, count(*) OVER () AS in_all
+        FROM queue.workflow_step s LEFT JOIN queue.live_job q ON q.id = s.job_id
+        WHERE s.workflow_id = p_job.id AND s.state = 'waiting' ORDER BY s.asked_at, s.key LIMIT 5) w
+$$;
+
+GRANT EXECUTE ON FUNCTION queue.suspend_workflow(uuid, uuid, json, json) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.read_checkpoint(uuid, uuid) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.resume_workflow(uuid) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.keep_step(text, uuid, text, json, timestamptz, bigint) TO tidemill_api;
+
+RESET ROLE;
