@@ -902,12 +902,6 @@ SELECT r.flow_id, r.born, r.step_job, r.resume_id, r.approver, r.approved, r.val
 CREATE OR REPLACE VIEW queue.known_state AS
 SELECT t.flow_id, t.born, t.key, t.value FROM queue.flow_state t;
 
--- How far workflows written as code have come.
-CREATE OR REPLACE VIEW queue.known_workflow_step AS
-SELECT s.workflow_id, s.born, s.key, s.kind, s.name, s.job_id, s.asked_at, coalesce(s.started_at, l.began_at, l.claimed_at) AS started_at,
-       s.duration_ms
-FROM queue.workflow_step s LEFT JOIN queue.live_job l ON l.id = s.job_id;
-
 CREATE OR REPLACE VIEW queue.known_worker AS
 SELECT w.worker_run, w.name, w.instance, w.worker_group, w.tags, w.slots, w.isolation, w.version, w.started_at, w.beat_at, w.draining,
        w.jobs_executed
@@ -1037,7 +1031,7 @@ GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
 GRANT SELECT ON queue.backlog TO tidemill_scheduler, tidemill_api;
 GRANT SELECT ON queue.any_job, queue.asked_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker,
-    queue.known_step, queue.known_child, queue.known_resume, queue.known_state, queue.known_workflow_step TO tidemill_api;
+    queue.known_step, queue.known_child, queue.known_resume, queue.known_state TO tidemill_api;
 
 -- Ready for the days ahead, and with a key to sign with, before the first service starts.
 SELECT queue.prepare_days(14);

@@ -116,7 +116,37 @@ BEGIN
 END
 $$;
 
--- Place the tasks of a workflow, by whom and with whose rights it was asked for.
+-- The hash under which the code that came with a job is kept once, however many tasks the job has.
+CREATE OR REPLACE FUNCTION queue.keep_code(j queue.job) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_hash text;
+BEGIN
+    IF j.code IS NULL THEN
+        RETURN j.code_hash;
+    END IF;
+    v_hash := encode(sha256(convert_to(j.code, 'UTF8')), 'hex');
+    INSERT INTO queue.inline_code AS c (hash, code, last_used) VALUES (v_hash, j.code, clock_timestamp()::date)
+    ON CONFLICT (hash) DO UPDATE SET last_used = excluded.last_used WHERE c.last_used < excluded.last_used;
+    RETURN v_hash;
+END
+$$;
+
+-- The request for a job below one, of the same code, by whom and with whose rights that one was asked for.
+CREATE OR REPLACE FUNCTION queue.as_asked(j queue.job, p_code_hash text) RETURNS queue.job_request
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    r queue.job_request;
+BEGIN
+    r.workspace_id := j.workspace_id; r.kind := j.kind; r.path := j.path; r.hash := j.hash; r.language := j.language;
+    r.code_hash := p_code_hash; r.entrypoint := j.entrypoint; r.tag := j.tag; r.priority := j.priority; r.envs := j.envs;
+    r.timeout_s := j.timeout_s; r.parent_job := j.id; r.visible_to_owner := j.visible_to_owner; r.created_by := j.created_by;
+    r.permissioned_as := j.permissioned_as; r.email := j.email; r.permissions := j.permissions; r.traceparent := j.traceparent;
+    RETURN r;
+END
+$$;
+
+-- Place the tasks of a workflow; those that only wait for a limit enter its line after all rows are there.
 CREATE OR REPLACE FUNCTION queue.start_tasks(l queue.live_job, j queue.job, p_tasks json, p_now timestamptz) RETURNS json[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -131,28 +161,19 @@ BEGIN
     IF p_tasks IS NULL THEN
         RETURN v_said;
     END IF;
-    IF j.code IS NOT NULL THEN
-        -- Kept once, however many tasks it has.
-        v_code := encode(sha256(convert_to(j.code, 'UTF8')), 'hex');
-        INSERT INTO queue.inline_code AS c (hash, code, last_used) VALUES (v_code, j.code, p_now::date)
-        ON CONFLICT (hash) DO UPDATE SET last_used = excluded.last_used WHERE c.last_used < excluded.last_used;
-    END IF;
+    v_code := queue.keep_code(j);
     FOR n IN SELECT * FROM json_populate_recordset(NULL::queue.task_request, p_tasks) LOOP
         INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, job_id)
         VALUES (l.id, l.born, n.key, 'task', 'waiting', n.name, p_now, n.id) ON CONFLICT DO NOTHING;
         CONTINUE WHEN NOT FOUND;
-        r := NULL;
-        r.id := n.id; r.workspace_id := j.workspace_id; r.parent_job := j.id; r.visible_to_owner := j.visible_to_owner;
-        r.created_by := j.created_by; r.permissioned_as := j.permissioned_as; r.email := j.email; r.permissions := j.permissions;
-        r.traceparent := j.traceparent; r.task_key := n.key;
+        r := queue.as_asked(j, v_code);
+        r.id := n.id; r.task_key := n.key; r.tag := coalesce(n.tag, j.tag); r.priority := coalesce(n.priority, j.priority);
         IF n.kind IS NULL THEN
-            r.kind := j.kind; r.path := j.path; r.hash := j.hash; r.language := j.language; r.entrypoint := j.entrypoint;
-            r.code_hash := coalesce(j.code_hash, v_code); r.envs := j.envs; r.replays := true;
+            r.replays := true; r.timeout_s := coalesce(n.timeout_s, j.timeout_s);
         ELSE
             r.kind := n.kind; r.path := n.path; r.hash := n.hash; r.language := n.language; r.envs := n.envs;
+            r.code_hash := NULL; r.entrypoint := NULL; r.timeout_s := n.timeout_s;
         END IF;
-        r.tag := coalesce(n.tag, j.tag); r.priority := coalesce(n.priority, j.priority);
-        r.timeout_s := coalesce(n.timeout_s, CASE WHEN n.kind IS NULL THEN j.timeout_s END);
         r.limit_key := n.limit_key; r.limit_ceiling := n.limit_ceiling;
         v_job := queue.place_job(r, queue.born_of(n.id), coalesce(j.root_job, j.id), l.born, p_now, n.args);
         IF v_job.limit_key IS NOT NULL THEN
@@ -267,6 +288,45 @@ BEGIN
 END
 $$;
 
+-- Run one function of a running job's own code as a job, for which that job waits by itself. `answer` is `asked` or `over`.
+CREATE OR REPLACE FUNCTION queue.call_task(
+    p_token text, p_id uuid, p_child uuid, p_entrypoint text, p_args json, p_tag text, p_also json)
+RETURNS TABLE (answer text, said json)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    l      queue.live_job;
+    j      queue.job;
+    r      queue.job_request;
+    v_job  queue.live_job;
+BEGIN
+    SELECT * INTO l FROM queue.live_job q WHERE q.id = p_id FOR UPDATE;
+    IF l.cancel_at IS NOT NULL OR NOT EXISTS (SELECT FROM queue.verify_job_token(p_token) t WHERE t.job_id = l.id) THEN
+        RETURN QUERY SELECT 'over', NULL::json;
+        RETURN;
+    END IF;
+    SELECT * INTO j FROM queue.job WHERE id = l.id AND born = l.born;
+    r := queue.as_asked(j, queue.keep_code(j));
+    r.id := p_child; r.entrypoint := p_entrypoint; r.tag := coalesce(p_tag, j.tag); r.task_key := p_child;
+    INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, job_id)
+    VALUES (l.id, l.born, r.task_key, 'call', 'called', p_entrypoint, clock_timestamp(), p_child);
+    v_job := queue.place_job(r, queue.born_of(p_child), coalesce(j.root_job, j.id), l.born, clock_timestamp(), p_args);
+    RETURN QUERY SELECT 'asked', queue.flatten(ARRAY[queue.say_placed(v_job), bus.say_all(p_also, j.traceparent)]);
+END
+$$;
+
+-- How far a workflow has come, its newest p_limit steps: a task under its job's id, a step inside a round under its key. Null
+-- when there are none.
+CREATE OR REPLACE FUNCTION queue.workflow_status(p_id uuid, p_born timestamptz, p_limit integer) RETURNS json
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT json_object_agg(coalesce(s.job_id::text, s.key), json_strip_nulls(json_build_object('name', s.name, 'scheduled_for', s.asked_at,
+        'started_at', coalesce(s.started_at, l.began_at, l.claimed_at), 'duration_ms', s.duration_ms)) ORDER BY s.asked_at, s.key)
+    FROM (
+        SELECT * FROM queue.workflow_step w WHERE w.workflow_id = p_id AND w.born = p_born AND w.kind <> 'sleep'
+        ORDER BY w.asked_at DESC, w.key LIMIT p_limit) s
+    LEFT JOIN queue.live_job l ON l.id = s.job_id
+$$;
+
 -- What a suspended workflow waits for, in one sentence.
 CREATE OR REPLACE FUNCTION queue.why_workflow_waits(p_job queue.live_job) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -288,6 +348,8 @@ $$;
 GRANT EXECUTE ON FUNCTION queue.suspend_workflow(uuid, uuid, json, json) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.read_checkpoint(uuid, uuid) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.resume_workflow(uuid) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.workflow_status(uuid, timestamptz, integer) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.keep_step(text, uuid, text, json, timestamptz, bigint) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.call_task(text, uuid, uuid, text, json, text, json) TO tidemill_api;
 
 RESET ROLE;

@@ -33,6 +33,7 @@ CALLS: Mapping[str, str] = {
     "queue.append_log": "(:job, :key, 0, 'printed', 7)",
     "queue.append_stream": "(:job, :key, 0, 'streamed', 8)",
     "queue.cached": "('key')",
+    "queue.call_task": "(:token, :job, gen_random_uuid(), 'work', '{}', NULL, NULL)",
     "queue.cancel_job": "('w', :job, 'ann', 'because', true, NULL)",
     "queue.cancel_jobs": "('w', ARRAY[:job]::uuid[], 'ann', 'because', true, NULL)",
     "queue.child_results": "(:job, 1::smallint)",
@@ -75,6 +76,7 @@ CALLS: Mapping[str, str] = {
     "queue.tick": "('1 h', '4 s', '1 s', 10)",
     "queue.verify_job_token": "(:token)",
     "queue.wake_flows": "('5 s', 10)",
+    "queue.workflow_status": "(:job, now(), 10)",
 }
 """Arguments for each function; `:names` are filled from a job that runs."""
 

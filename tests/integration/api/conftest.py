@@ -213,7 +213,13 @@ async def an_api(
 ) -> AsyncIterator[Api]:
     """Run an api for the block, with further services beside it."""
     port = free_port()
-    environ = {"TIDEMILL_HOME": str(home), "TIDEMILL_PORT": str(port), **(settings or {})}
+    url = f"http://127.0.0.1:{port}"
+    environ = {
+        "TIDEMILL_HOME": str(home),
+        "TIDEMILL_PORT": str(port),
+        "TIDEMILL_API_URL": url,
+        **(settings or {}),
+    }
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry("api"))
         queue = await stack.enter_async_context(queue_of(urls))
@@ -221,7 +227,7 @@ async def an_api(
         session = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(30))
         )
-        yield Api(f"http://127.0.0.1:{port}", home, urls, broker, session, queue.look, queue)
+        yield Api(url, home, urls, broker, session, queue.look, queue)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -81,6 +81,7 @@ class Plot:
             "node_id": "a",
             "resume_id": "1",
             "signature": "0" * 64,
+            "entrypoint": "work",
         }
         return {name: values[name] for name in route.parameters}
 
@@ -152,6 +153,8 @@ class Good:
     body: Any = None
     named: Mapping[str, str] = field(default_factory=dict)
     """What has to stand in the path instead of what the plot has."""
+    who: Client | None = None
+    """Who has to ask, where it is nobody of the plot."""
 
 
 async def good_request(ground: Ground, route: Route) -> tuple[Plot, Good]:
@@ -159,6 +162,8 @@ async def good_request(ground: Ground, route: Route) -> tuple[Plot, Good]:
     plot = await ground.plot_for(route)
     made = await GOOD[route.name](ground.api, plot) if route.name in GOOD else Good()
     assert made.body is not None or route.body is None or route.name in NO_BODY, f"what is a good body of {route.name}?"
+    if made.who is not None:
+        plot = replace(plot, who=made.who)
     return plot, Good(made.body, {**plot.named(route), **made.named})
 
 
@@ -248,6 +253,23 @@ async def the_job(_: Api, plot: Plot) -> Good:
 
 async def the_job_again(_: Api, plot: Plot) -> Good:
     return Good({"job_ids": [plot.job], "script_options_by_path": {}, "flow_options_by_path": {}})
+
+
+def by_a_running_job(body: Any, **named: str) -> Callable[[Api, Plot], Awaitable[Good]]:
+    """Return what makes a request that a job makes of itself while it runs."""
+
+    async def make(api: Api, plot: Plot) -> Good:
+        asleep = {"content": "sleep 600", "language": "bash", "args": {}}
+        tag = f"asleep-{secrets.token_hex(4)}"
+        await done(plot.who.post(f"/w/{plot.workspace}/jobs/run/preview?tag={tag}", asleep))
+        run = await api.queue.start_worker(tag, run=uuid.uuid4())
+        await api.look.execute(
+            "UPDATE queue.worker SET beat_at = beat_at + interval '1 day' WHERE worker_run = $1", run
+        )
+        claim = await api.queue.claimed(tag, run=run)
+        return Good(body, {"id": str(claim.job_id), **named}, plot.who.with_token(claim.row["token"]))
+
+    return make
 
 
 async def jobs_of_scripts_alone(api: Api, _: Plot) -> Good:
@@ -398,6 +420,10 @@ GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
         "GET /w/{workspace}/jobs/result_by_id/{id}/{node_id}": a_flow_that_ended,
         "POST /w/{workspace}/jobs/run/batch_rerun_jobs": the_job_again,
         "POST /w/{workspace}/jobs/list_selected_job_groups": the_job,
+        "POST /w/{workspace}/jobs/wac/inline_checkpoint/{id}": by_a_running_job({"key": "now", "result": 1}),
+        "POST /w/{workspace}/jobs/run/workflow_as_code/{id}/{entrypoint}": by_a_running_job(
+            {"args": {}}, entrypoint="work"
+        ),
         "POST /w/{workspace}/jobs/delete": the_job,
         "GET /w/{workspace}/jobs/completed/export": jobs_of_scripts_alone,
         "POST /w/{workspace}/jobs/completed/import": an_ended_job,

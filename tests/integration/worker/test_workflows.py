@@ -172,7 +172,7 @@ async def main():
     assert first != again
     assert last == [1, "tuple"]
     assert len(await tasks_of(queue, job)) == 2
-    kept = await queue.api.fetch("SELECT key, kind FROM queue.known_workflow_step WHERE workflow_id = $1", job)
+    kept = await queue.look.fetch("SELECT key, kind FROM queue.workflow_step WHERE workflow_id = $1", job)
     assert {row["key"]: row["kind"] for row in kept} == {
         "draw": "inline",
         "draw_2": "inline",

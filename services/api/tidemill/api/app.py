@@ -22,6 +22,7 @@ from tidemill.api.scripts.routes import ROUTES as SCRIPTS
 from tidemill.api.tokens.routes import ROUTES as TOKENS
 from tidemill.api.users.routes import ROUTES as USERS
 from tidemill.api.workers.routes import ROUTES as WORKERS
+from tidemill.api.workflows.routes import ROUTES as WORKFLOWS
 from tidemill.api.workspaces.routes import ROUTES as WORKSPACES
 from tidemill.chassis.errors import StartRefused
 from tidemill.chassis.extensions import load
@@ -39,6 +40,7 @@ OWN_ROUTES: tuple[Route, ...] = (
     *APPROVALS,
     *FLOW_STATES,
     *METRICS,
+    *WORKFLOWS,
     *AUDIT,
     *WORKERS,
 )

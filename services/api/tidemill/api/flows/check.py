@@ -12,10 +12,9 @@ from typing import Any
 import msgspec
 
 from tidemill.api.http.errors import BadRequest, Unprocessable
-from tidemill.api.jobs import tags
 from tidemill.api.scripts import paths
 from tidemill.shared import flow as flows
-from tidemill.shared import requirements
+from tidemill.shared import requirements, tags
 from tidemill.shared.flow import (
     FAILURE,
     PREPROCESSOR,

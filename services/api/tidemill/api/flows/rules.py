@@ -8,8 +8,8 @@ import msgspec
 from tidemill.api.flows.schemas import EditFlow
 from tidemill.api.http.errors import BadRequest
 from tidemill.api.http.route import Refused
-from tidemill.api.jobs import tags
 from tidemill.api.scripts import paths
+from tidemill.shared import tags
 from tidemill.shared.flow import Flow
 
 _NO_BEHALF = Refused(reason="a flow runs as whoever runs it; running on behalf of somebody else is not supported yet")

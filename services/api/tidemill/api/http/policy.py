@@ -148,7 +148,7 @@ def beyond_scopes(route: Route, viewer: Viewer, use: Use) -> HttpError | None:
     """Return why the token's scopes do not cover this, or None when they do or there are none."""
     if route.in_person and viewer.job_id is not None:
         return Forbidden("A job's token may not do this.")
-    if viewer.scopes is None:
+    if viewer.scopes is None or route.policy.who is Who.JOB:
         return None
     if route.in_person:
         return Forbidden("A token with scopes may not do this.")
@@ -225,6 +225,8 @@ def _lacking(who: Who, viewer: Viewer) -> HttpError | None:
             return None if viewer.is_admin else Forbidden("Only an admin of the workspace may do this.")
         case Who.SUPERADMIN:
             return None if viewer.is_super_admin else Forbidden("Only a superadmin may do this.")
+        case Who.JOB:
+            return None if viewer.job_id is not None else Forbidden("Only a running job may do this of itself.")
         case _:
             assert_never(who)
 

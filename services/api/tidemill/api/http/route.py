@@ -45,10 +45,12 @@ class Who(StrEnum):
     """A member who is no operator."""
     ADMIN = "admin"
     SUPERADMIN = "superadmin"
+    JOB = "job"
+    """A running job with its own token, of itself; the limits of the token that it was requested with don't matter."""
 
 
 NEEDS_NO_LOGIN = (Who.ANYONE, Who.HOLDER)
-_OF_A_WORKSPACE = (Who.MEMBER, Who.DEVELOPER, Who.ADMIN)
+_OF_A_WORKSPACE = (Who.MEMBER, Who.DEVELOPER, Who.ADMIN, Who.JOB)
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ class Route:
             raise ValueError(f"{self.path}: a path begins with a slash and does not end with one")
         if self.policy.who in _OF_A_WORKSPACE and "workspace" not in self.parameters:
             raise ValueError(f"{self.path}: {self.policy.who} needs a {{workspace}} in the path")
-        if self.policy.action != "read" and self.audited is None:
+        # What a job tells of its own progress is nobody's act.
+        if self.policy.action != "read" and self.audited is None and self.policy.who is not Who.JOB:
             raise ValueError(f"{self.method} {self.path}: what changes or runs something is audited")
         if self.audited is not None and self.audited not in OPERATIONS:
             raise ValueError(f"{self.path}: {self.audited} is no operation that clients know")

@@ -237,6 +237,7 @@ def news(query: UpdateQuery, seen: store.Progress, known: FlowStatus | None) -> 
         parked=seen.parked,
         flow_status=seen.flow_status,
         known_status=known,
+        workflow_steps=seen.workflow_steps,
     )
     if query.get_progress and seen.progress is not None:
         said = msgspec.structs.replace(said, progress=seen.progress)

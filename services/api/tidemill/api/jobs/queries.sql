@@ -46,6 +46,7 @@ SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, CASE WHEN $6 AN
        j.entrypoint, j.args, j.tag, j.priority, j.due_at, j.parent_job, j.root_job, j.scope_job, j.step_id, j.at_step, j.trigger_kind, j.visible_to_owner,
        j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.result, j.started_at, j.finished_at, j.worker,
        j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.worker_draining, j.deleted, j.parked,
+       queue.workflow_status(j.id, j.born, 1000) AS workflow_steps,
        CASE WHEN $5 THEN (
            SELECT string_agg(c.text, '' ORDER BY c.claim_no, c.seq) FROM queue.job_log c
            WHERE c.job_id = $2 AND c.born = (SELECT queue.locate($2))) END AS logs
@@ -75,7 +76,7 @@ WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1
 -- State and log in one statement: who hears that it has ended has all that it printed.
 SELECT j.kind, j.entrypoint, j.scope_job, j.at_step, j.parked, j.state, j.outcome, j.memory_peak_kb, j.progress, coalesce(l.tail, '') AS tail, coalesce(l.tail_from, 0) AS tail_from,
        coalesce(l.units, 0) AS units, coalesce(r.tail, '') AS stream, coalesce(r.tail_from, 0) AS stream_from,
-       coalesce(r.units, 0) AS stream_units
+       coalesce(r.units, 0) AS stream_units, queue.workflow_status(j.id, j.born, 100) AS workflow_steps
 FROM queue.any_job j
 LEFT JOIN LATERAL (
     SELECT string_agg(c.text, '' ORDER BY c.claim_no, c.seq) FILTER (WHERE c.ends > $5) AS tail,

@@ -24,6 +24,7 @@ from tidemill.api.jobs.schemas import (
     RunQuery,
     UpdateQuery,
     WaitQuery,
+    WorkflowStatus,
 )
 from tidemill.api.scripts import paths
 from tidemill.shared import tags
@@ -457,6 +458,7 @@ def update(
     parked: bool = False,
     flow_status: FlowStatus | None = None,
     known_status: FlowStatus | None = None,
+    workflow_steps: dict[str, WorkflowStatus] | None = None,
 ) -> tuple[JobUpdate, bool]:
     """Return what a follower is told, and whether any of it is new to them.
 
@@ -476,6 +478,7 @@ def update(
         stream_offset=stream_units or msgspec.UNSET,
         mem_peak=msgspec.UNSET if memory_peak_kb is None else memory_peak_kb,
         flow_status=msgspec.UNSET if flow_status is None else flow_status,
+        workflow_as_code_status=msgspec.UNSET if workflow_steps is None else workflow_steps,
     )
     news = running != query.running or bool(new_logs or new_stream) or flow_status != known_status
     return said, completed or news

@@ -330,6 +330,15 @@ class CompletedCount(msgspec.Struct, frozen=True, kw_only=True):
     database_length: int
 
 
+class WorkflowStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one step of a workflow written as code is."""
+
+    name: str
+    scheduled_for: datetime
+    started_at: datetime | UnsetType = UNSET
+    duration_ms: int | UnsetType = UNSET
+
+
 class _Job(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a job at any time."""
 
@@ -361,6 +370,7 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True):
     flow_innermost_root_job: UUID | UnsetType = UNSET
     raw_flow: Raw | UnsetType = UNSET
     flow_status: FlowStatus | UnsetType = UNSET
+    workflow_as_code_status: dict[str, WorkflowStatus] | UnsetType = UNSET
 
 
 class QueuedJob(_Job, frozen=True, kw_only=True, tag_field="type", tag="QueuedJob"):
@@ -421,6 +431,7 @@ class JobUpdate(msgspec.Struct, frozen=True, kw_only=True):
     mem_peak: int | UnsetType = UNSET
     flow_status: FlowStatus | UnsetType = UNSET
     progress: int | UnsetType = UNSET
+    workflow_as_code_status: dict[str, WorkflowStatus] | UnsetType = UNSET
 
 
 class Update(JobUpdate, frozen=True, kw_only=True, tag_field="type", tag="update"):

@@ -31,13 +31,14 @@ from tidemill.api.jobs.rules import (
     runs,
     within,
 )
-from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob, TagCount
+from tidemill.api.jobs.schemas import CompletedJob, Job, ListQuery, QueuedJob, TagCount, WorkflowStatus
 from tidemill.chassis.database import Executor, sqlstate
 from tidemill.chassis.sql import load
 from tidemill.shared import flow
 from tidemill.shared.script import FLOW_TAG, FLOWS, JobKind, Language, Outcome
 
 QUERIES = load(__package__, "queries.sql")
+_workflow = msgspec.json.Decoder(dict[str, WorkflowStatus])
 
 _REFUSALS: Mapping[str, tuple[type[HttpError], str]] = {
     "TM001": (BadRequest, "The job_id is taken."),
@@ -119,6 +120,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     stream: str
     stream_from: int
     stream_units: int
+    workflow_steps: dict[str, WorkflowStatus] | None
     flow_status: FlowStatus | None = None
 
 
@@ -194,9 +196,16 @@ async def job(
             more["suspend"] = flow_status.still_needed(walk.parked)
     if with_logs:
         more["logs"] = row["logs"] or ""
+    if (steps := _workflow_steps(row)) is not None:
+        more["workflow_as_code_status"] = steps
     if row["outcome"] is not None:
         more["result"] = msgspec.Raw((row["result"] or "null").encode())
     return _job(row, more)
+
+
+def _workflow_steps(row: asyncpg.Record) -> dict[str, WorkflowStatus] | None:
+    steps = row["workflow_steps"]
+    return None if steps is None else _workflow.decode(steps)
 
 
 async def brief(db: Executor, workspace: str, job_id: UUID, viewer: Viewer) -> Brief | None:
@@ -243,6 +252,8 @@ async def progress(
         stream=row["stream"],
         stream_from=row["stream_from"],
         stream_units=int(row["stream_units"]),
+        progress=row["progress"],
+        workflow_steps=_workflow_steps(row),
         flow_status=status,
     )
 
