@@ -125,7 +125,7 @@ async def test_what_is_no_percent_is_refused(api: House, percent: Any) -> None:
 async def test_a_job_that_has_ended_makes_no_progress_and_tells_its_memory(api: House) -> None:
     job = await api.preview()
     claim = await api.queue.claimed("bash")
-    nothing = {"metrics_metadata": [], "scalar_metrics": [], "timeseries_metrics": []}
+    nothing: dict[str, list[Any]] = {"metrics_metadata": [], "scalar_metrics": [], "timeseries_metrics": []}
     assert (await api.post("ann", f"job_metrics/get/{job}", {})).json == nothing
     await api.queue.finish(claim, memory_peak_kb=77)
     await api.post("ann", f"job_metrics/set_progress/{job}", {"percent": 100}, status=409)

@@ -141,7 +141,7 @@ async def test_an_error_may_be_passed_over(stage: Stage) -> None:
 
 
 async def test_a_flow_stops_early(stage: Stage) -> None:
-    stop = {"stop_after_if": {"expr": "result == 2"}}
+    stop: dict[str, dict[str, str | bool]] = {"stop_after_if": {"expr": "result == 2"}}
     ended = await stage.run(flow(step("a", ADD, x=1, options=stop), step("b", FAIL)))
     assert (ended.outcome, ended.result) == ("success", 2)
     stop = {"stop_after_if": {"expr": "result == 2", "skip_if_stopped": True}}
