@@ -232,6 +232,11 @@ def test_locks_that_are_to_be_found_are_told_from_those_that_are_there() -> None
     assert rules.locks_text({"a": ""}) == '{"a":""}'
 
 
+def test_what_much_code_wants_is_left_to_the_job() -> None:
+    long = {"language": "python3", "content": "x = 1\n" * (check.MOST_READ // 8)}
+    assert read(code("a", module=None, **long), code("b", module=None, **long)).locks == {"a": "", "b": None}
+
+
 def test_a_version_keeps_what_the_value_says_of_its_limits() -> None:
     new = NewFlow(path="u/a/f", value=msgspec.Raw(b'{"modules": []}'), priority=None, timeout=0, tag="")
     flow = read(concurrent_limit=2, concurrency_key="k", priority=7).flow

@@ -26,8 +26,9 @@ def test_a_tag_may_have_places() -> None:
     assert tags.why_not_template("gpu-$other") is not None
 
 
-def test_the_default_key_is_the_scripts_own() -> None:
+def test_the_default_key_is_the_scripts_or_the_flows_own() -> None:
     assert tags.limit_key(None, "w", "u/a/s", "{}") == "w/script/u/a/s"
+    assert tags.limit_key(None, "w", "u/a/s", "{}", of="flow") == "w/flow/u/a/s"
 
 
 def test_a_long_key_is_shortened_without_losing_what_tells_it_apart() -> None:

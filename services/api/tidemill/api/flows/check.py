@@ -44,6 +44,8 @@ MOST_NESTED = 64
 DEEPEST = 500
 """How deep the JSON may be."""
 LONGEST = 10 * 1024 * 1024
+MOST_READ = 128 * 1024
+"""How much code is looked into for what it wants installed; Python takes its time. The rest is left to the job."""
 MOST_MODULES = 10_000
 MOST_ATTEMPTS = 65_535
 MOST_EVENTS = 1_000
@@ -105,6 +107,7 @@ def read(value: bytes) -> Checked:
     versions: dict[str, str] = {}
     subflows: dict[str, str] = {}
     locks: dict[str, str | None] = {}
+    left = MOST_READ
     for module in everything:
         _check_module(module, same_worker=flow.same_worker or False)
         expressions += _expressions(module)
@@ -116,7 +119,8 @@ def read(value: bytes) -> Checked:
             case SubFlow(path=path):
                 subflows.setdefault(path, module.id)
             case RawScript(lock=None) as code:
-                locks[module.id] = _lock(module.id, code)
+                left -= len(code.content)
+                locks[module.id] = None if left < 0 else _lock(module.id, code)
             case _:
                 pass
     return Checked(flow=flow, scripts=scripts, versions=versions, flows=subflows, expressions=expressions, locks=locks)

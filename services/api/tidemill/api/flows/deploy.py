@@ -3,7 +3,7 @@
 from aiohttp import web
 from asyncpg import UniqueViolationError
 
-from tidemill.api.flows import check, references, rules, store
+from tidemill.api.flows import reading, references, rules, store
 from tidemill.api.flows.check import Checked
 from tidemill.api.flows.schemas import Archiving, EditFlow, NewFlow, NewMessage
 from tidemill.api.flows.version import number_of
@@ -105,7 +105,7 @@ async def change_message(call: Call) -> web.StreamResponse:
 async def _checked(call: Call, new: EditFlow, path: str) -> tuple[Checked, str]:
     """Return what the value is made of, and what is to be said of flows that it names before they are there."""
     rules.check(new, path)
-    checked = check.read(bytes(new.value))
+    checked = await reading.read(bytes(new.value))
     await call.ctx.expressions.check(checked.expressions)
     absent = await references.check(call.ctx.database, call.workspace, path, checked, call.viewer)
     return checked, rules.note_of(absent)

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from tidemill.api.flows import check
+from tidemill.api.flows import reading
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import rules, run, store
 from tidemill.api.jobs.args import NONE
@@ -47,7 +47,7 @@ async def wait_for(call: Call) -> web.StreamResponse:
 async def find_for_flow(call: Call) -> web.StreamResponse:
     """Request a job that finds the locks of the flow in the body, and answer its id."""
     body: FlowDependencies = call.body
-    check.read(bytes(body.flow_value))
+    await reading.read(bytes(body.flow_value))
     return await run.id_of(call, rules.flow_dependencies(body), NONE)
 
 

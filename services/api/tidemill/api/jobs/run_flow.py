@@ -3,7 +3,7 @@
 from aiohttp import web
 from msgspec import structs
 
-from tidemill.api.flows import check, references
+from tidemill.api.flows import reading, references
 from tidemill.api.flows.version import number_of
 from tidemill.api.http.errors import NotFound
 from tidemill.api.http.route import Call
@@ -51,7 +51,7 @@ async def wait_for_preview(call: Call) -> web.StreamResponse:
 
 async def previewed(call: Call, body: FlowPreview) -> Runnable:
     """Return what a preview runs; raises an HttpError, naming what is wrong, where it can't be run."""
-    checked = check.read(bytes(body.value))
+    checked = await reading.read(bytes(body.value))
     runnable = rules.flow_preview(body, checked.flow)
     await call.ctx.expressions.check(checked.expressions)
     absent = await references.check(call.ctx.database, call.workspace, runnable.path, checked, call.viewer)
