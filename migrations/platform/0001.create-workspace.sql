@@ -140,6 +140,8 @@ CREATE TABLE platform.flow_version (
     priority               smallint,
     timeout_s              integer,
     visible_to_runner_only boolean NOT NULL,
+    cache_ttl_s            integer,
+    erase_after_s          integer,
     deployment_message     text,
     created_by             text NOT NULL,
     created_at             timestamptz NOT NULL DEFAULT clock_timestamp()

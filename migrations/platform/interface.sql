@@ -58,10 +58,11 @@ $$;
 CREATE OR REPLACE FUNCTION platform.flow_to_run(p_workspace_id text, p_path text, p_username text, p_is_admin boolean)
 RETURNS TABLE (
     version bigint, path text, tag text, timeout_s integer, priority smallint, concurrent_limit integer, concurrency_key text,
-    visible_to_runner_only boolean
+    visible_to_runner_only boolean, cache_ttl_s integer, erase_after_s integer
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT v.id, f.path, v.tag, v.timeout_s, v.priority, v.concurrent_limit, v.concurrency_key, v.visible_to_runner_only
+    SELECT v.id, f.path, v.tag, v.timeout_s, v.priority, v.concurrent_limit, v.concurrency_key, v.visible_to_runner_only,
+           v.cache_ttl_s, v.erase_after_s
     FROM platform.flow f JOIN platform.flow_version v ON v.id = f.version
     WHERE f.workspace_id = p_workspace_id AND f.path = p_path AND NOT f.archived AND NOT f.deleted
       AND platform.may_read(f.path, p_username, p_is_admin)

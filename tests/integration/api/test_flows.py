@@ -354,7 +354,13 @@ async def test_what_the_scheduler_reads_of_flows_and_scripts(api: House) -> None
         tag="gpu",
         timeout=7,
         priority=3,
-        value={"modules": [code()], "concurrent_limit": 2, "concurrency_key": "k"},
+        value={
+            "modules": [code()],
+            "concurrent_limit": 2,
+            "concurrency_key": "k",
+            "cache_ttl": 60,
+            "delete_after_secs": 0,
+        },
     )
 
     async def look(query: str, *values: Any) -> Mapping[str, Any] | None:
@@ -371,6 +377,8 @@ async def test_what_the_scheduler_reads_of_flows_and_scripts(api: House) -> None
         "concurrent_limit": 2,
         "concurrency_key": "k",
         "visible_to_runner_only": False,
+        "cache_ttl_s": 60,
+        "erase_after_s": 0,
     }
     definition = "SELECT * FROM platform.flow_definition($1, $2)"
     found = await look(definition, "w", version)

@@ -117,6 +117,23 @@ async def test_a_flow_begins_with_its_preprocessor_unless_that_is_left_out(api: 
             assert (await asked(api, reply))["entrypoint"] == entrypoint
 
 
+async def test_a_flow_says_how_long_its_results_serve_again_and_when_its_runs_are_erased(api: House) -> None:
+    await api.flow("u/ann/f", value={"modules": [], "cache_ttl": 60, "delete_after_secs": 0})
+
+    async def row(args: Any = None, **query: Any) -> Mapping[str, Any]:
+        return await asked(api, await api.post("ann", "jobs/run/f/u/ann/f", args or {}, status=201, **query))
+
+    first, again = await row(), await row()
+    assert (first["cache_ttl_s"], first["erase_after_s"]) == (60, 0)
+    assert first["cache_key"] == again["cache_key"]
+    assert len({each["cache_key"] for each in (first, await row({"x": 1}), await row(skip_preprocessor="true"))}) == 3
+    assert (await row(cache_ttl="7"))["cache_ttl_s"] == 7
+    assert (await row(cache_ttl="0"))["cache_key"] is None
+    body = {"value": {"modules": [], "cache_ttl": 60, "delete_after_secs": 5}, "args": {}}
+    preview = await asked(api, await api.post("ann", "jobs/run/preview_flow", body, status=201))
+    assert (preview["cache_key"], preview["erase_after_s"]) == (None, 5)
+
+
 async def test_who_runs_a_flow_may_hide_it_from_its_owner(api: House) -> None:
     await api.flow("u/ann/f", visible_to_runner_only=True)
     job = (await api.post("root", "jobs/run/f/u/ann/f", {}, status=201)).text
@@ -134,7 +151,7 @@ async def test_who_may_run_what(api: House) -> None:
 
 async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:
     version = await api.flow("u/ann/f")
-    for name in ("memory_id", "cache_ttl", "retry"):
+    for name in ("memory_id", "retry"):
         for path in ("f/u/ann/f", f"fv/{version}"):
             assert name in (await api.post("ann", f"jobs/run/{path}", {}, status=422, **{name: "1"})).text
     refused = {"skip_preprocessor": True, "restarted_from": {"flow_job_id": "x"}, "temp_script_refs": {"f/x/y": "0"}}

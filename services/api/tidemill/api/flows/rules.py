@@ -54,6 +54,8 @@ def columns(new: EditFlow, flow: Flow) -> Mapping[str, Any]:
         "priority": new.priority or flow.priority or None,
         "timeout_s": new.timeout or None,
         "visible_to_runner_only": new.visible_to_runner_only or False,
+        "cache_ttl_s": None if flow.cache_ttl is None else int(flow.cache_ttl) or None,
+        "erase_after_s": flow.delete_after_secs,
         "deployment_message": new.deployment_message or None,
     }
 

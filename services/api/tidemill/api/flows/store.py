@@ -30,6 +30,8 @@ _OF_A_VERSION = (
     "priority",
     "timeout_s",
     "visible_to_runner_only",
+    "cache_ttl_s",
+    "erase_after_s",
     "deployment_message",
 )
 

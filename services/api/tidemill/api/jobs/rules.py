@@ -40,13 +40,13 @@ RUN_REFUSES: Mapping[str, Refused] = {
     "poll_delay_ms": Refused(reason="nothing is polled"),
 }
 FLOW_REFUSES: Mapping[str, Refused] = {
-    "cache_ttl": Refused(reason="the flow itself says how long its results are kept"),
     "retry": Refused(reason="the steps of a flow say how often they are tried again"),
     "memory_id": Refused(reason="it is for flows with a conversation, which are not there yet"),
     "poll_delay_ms": Refused(reason="nothing is polled"),
 }
 FLOW_PREVIEW_REFUSES: Mapping[str, Refused] = {
     **FLOW_REFUSES,
+    "cache_ttl": Refused(reason="only results of deployed versions are cached"),
     "skip_preprocessor": Refused(reason="a preview begins with the first module, never with the preprocessor"),
     "restarted_from": Refused(reason="a preview begins with its first step"),
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
@@ -259,6 +259,7 @@ def flow_preview(body: FlowPreview, flow: Flow) -> Runnable:
         concurrent_limit=flow.concurrent_limit if is_limited else None,
         concurrency_key=flow.concurrency_key,
         priority=flow.priority,
+        erase_after_s=flow.delete_after_secs,
     )
 
 
@@ -308,9 +309,7 @@ def request(
         limit_ceiling=limited,
         due_at=due_at,
         due_in_ms=due_in_ms,
-        cache_key=cache_key(workspace, f"{runnable.kind} {runnable.path} {runnable.hash}", args)
-        if cache_ttl_s
-        else None,
+        cache_key=cache_key(workspace, _cached_as(runnable), args) if cache_ttl_s else None,
         cache_ttl_s=cache_ttl_s or None,
         erase_after_s=runnable.erase_after_s,
         parent_job=query.parent_job,
@@ -328,6 +327,12 @@ def request(
 def _limit_key(runnable: Runnable, workspace: str, args: str) -> str:
     of = "flow" if runnable.kind in FLOWS else "script"
     return tags.limit_key(runnable.concurrency_key, workspace, runnable.path, args, of=of)
+
+
+def _cached_as(runnable: Runnable) -> str:
+    """Return what tells results of the same arguments apart; the preprocessor makes others of them."""
+    said = f"{runnable.kind} {runnable.path} {runnable.hash}"
+    return said if runnable.entrypoint is None else f"{said} {runnable.entrypoint}"
 
 
 def _cache_ttl_s(runnable: Runnable, query: RequestQuery) -> int | None:
