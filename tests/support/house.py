@@ -22,6 +22,7 @@ from aiohttp import web
 
 from tests.support.database import DatabaseUrls
 from tests.support.queue import Queue, queue_of
+from tidemill.api.approvals.routes import PAGES
 from tidemill.api.approvals.routes import ROUTES as APPROVALS
 from tidemill.api.context import ApiContext, open_context
 from tidemill.api.flow_states.routes import ROUTES as FLOW_STATES
@@ -202,9 +203,8 @@ async def house(
         )
         context = await stack.enter_async_context(open_context(frame, ApiSettings(**settings), room))
         app = web.Application(client_max_size=2**62)
-        app.router.add_route(
-            "*", "/{path:.*}", HttpFrame(context, (*SCRIPTS, *FLOWS, *JOBS, *APPROVALS, *FLOW_STATES, *METRICS)).answer
-        )
+        routes = (*SCRIPTS, *FLOWS, *JOBS, *APPROVALS, *FLOW_STATES, *METRICS)
+        app.router.add_route("*", "/{path:.*}", HttpFrame(context, routes, PAGES).answer)
         app.on_response_prepare.append(add_headers)
         runner = web.AppRunner(app, access_log=None, auto_decompress=False, handler_cancellation=True)
         await runner.setup()

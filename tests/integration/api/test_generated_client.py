@@ -98,6 +98,8 @@ def body_of(module: ModuleType, body: Any) -> Mapping[str, Any]:
     if wanted is None:
         return {}
     kind = wanted.annotation
+    if kind is Any:
+        return {"json_body": body}
     if get_origin(kind) is not list:
         return {"json_body": kind.from_dict(body or {})}
     (each,) = get_args(kind)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from tidemill.api.approvals.routes import PAGES
 from tidemill.api.approvals.routes import ROUTES as APPROVALS
 from tidemill.api.audit.routes import ROUTES as AUDIT
 from tidemill.api.context import ApiContext
@@ -65,7 +66,7 @@ def build_app(ctx: ApiContext, routes: Iterable[Route] | None = None) -> web.App
     app = web.Application(client_max_size=2**62)
     app[DOCUMENT] = Document(table)
     app.add_routes(health_routes(ctx.health))
-    app.router.add_route("*", "/{path:.*}", HttpFrame(ctx, table).answer)
+    app.router.add_route("*", "/{path:.*}", HttpFrame(ctx, table, PAGES).answer)
     app.on_response_prepare.append(add_headers)
     return app
 

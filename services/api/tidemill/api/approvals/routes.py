@@ -1,6 +1,6 @@
 """Approvals: the addresses for them, saying yes or no, and what a flow waits for."""
 
-from tidemill.api.approvals import decide, show
+from tidemill.api.approvals import decide, show, visit
 from tidemill.api.approvals.schemas import (
     ApprovalInfo,
     ApproverQuery,
@@ -11,7 +11,7 @@ from tidemill.api.approvals.schemas import (
     SuspendedFlow,
     UrlsQuery,
 )
-from tidemill.api.http.route import Policy, Route, Who, answers_json, answers_text
+from tidemill.api.http.route import Answer, Policy, Route, Who, answers_json, answers_text
 from tidemill.api.jobs.schemas import Raw
 
 READ = Policy("jobs", "read", Who.MEMBER)
@@ -26,6 +26,7 @@ _NOTED = answers_text("It is noted, and the flow goes on when enough has been sa
 _LOGIN = answers_text("The step wants to know who approves: log in.")
 _NOT_ALLOWED = answers_text("The signature is not ours, or the step does not allow you to approve.")
 _TOO_LATE = answers_text("This URL was used before, or nobody waits for it any more, or not yet.")
+_PAGE = Answer(says="The page.", media="text/html")
 _SAID = {201: _NOTED, 401: _LOGIN, 403: _NOT_ALLOWED, 409: _TOO_LATE}
 
 ROUTES: tuple[Route, ...] = (
@@ -138,3 +139,29 @@ ROUTES: tuple[Route, ...] = (
         answers={200: answers_json(ApprovalInfo, "What it waits for."), 403: _NOT_ALLOWED, 404: _MISSING},
     ),
 )
+
+PAGES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/approve/{workspace}/{id}/{resume_id}/{signature}",
+        handler=visit.look_at,
+        policy=LOOK_BY_URL,
+        resource="job:{id}",
+        summary="The page on which a person approves or refuses",
+        query=ApproverQuery,
+        answers={200: _PAGE},
+    ),
+    Route(
+        method="POST",
+        path="/approve/{workspace}/{id}/{resume_id}/{signature}",
+        handler=visit.decide_on,
+        policy=BY_URL,
+        resource="job:{id}",
+        summary="What a person says on that page",
+        query=ApproverQuery,
+        raw_body="application/x-www-form-urlencoded",
+        answers={200: _PAGE},
+        audited=decide.RESUME,
+    ),
+)
+"""Beside the API, for browsers."""

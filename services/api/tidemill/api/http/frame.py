@@ -73,11 +73,12 @@ _TRAIL = web.RequestKey("trail", _Trail)
 
 
 class HttpFrame:
-    """Answers everything below /api from the route table."""
+    """Answers everything below /api from the route table, and beside it the few pages that people open."""
 
-    def __init__(self, ctx: "ApiContext", routes: Iterable[Route]) -> None:
+    def __init__(self, ctx: "ApiContext", routes: Iterable[Route], pages: Iterable[Route] = ()) -> None:
         self._ctx = ctx
         self._paths = Paths(routes)
+        self._pages = Paths(pages)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Return the answer to a request, whatever happens."""
@@ -117,14 +118,12 @@ class HttpFrame:
         except ConnectionResetError:
             raise
         except Exception:
-            log.exception("request failed", extra={"path": request.path, "trace_id": trail.trace_id})
+            log.exception("request failed", extra={"path": _shown(request, trail), "trace_id": trail.trace_id})
             return text(f"Something went wrong on our side; our log tells more under {trail.trace_id}.", 500)
 
     async def _handle(self, request: web.Request, trail: _Trail) -> web.StreamResponse:
         raw_path = request.rel_url.raw_path
-        if not raw_path.startswith(BASE + "/"):
-            raise NotFound(f"There is nothing here; the API is below {BASE}.")
-        route, params = self._paths.find(request.method, raw_path.removeprefix(BASE))
+        route, params = self._find(request.method, raw_path)
         trail.route = route
         trail.viewer = await policy.authorise(self._ctx, route, params, request)
         strict = self._ctx.settings.strict
@@ -147,6 +146,14 @@ class HttpFrame:
                 read_body=read_body,
             )
         )
+
+    def _find(self, method: str, raw_path: str) -> tuple[Route, Mapping[str, str]]:
+        if raw_path.startswith(BASE + "/"):
+            return self._paths.find(method, raw_path.removeprefix(BASE))
+        try:
+            return self._pages.find(method, raw_path)
+        except NotFound:
+            raise NotFound(f"There is nothing here; the API is below {BASE}.") from None
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -206,6 +213,13 @@ def _media(request: web.Request) -> str:
     return request.content_type.lower() if "Content-Type" in request.headers else ""
 
 
+def _shown(request: web.Request, trail: _Trail) -> str:
+    """Return the path without a signature in it, which gives a right to whoever reads it."""
+    if trail.route is not None and trail.route.path.endswith("/{signature}"):
+        return request.path.rpartition("/")[0] + "/…"
+    return request.path
+
+
 def _note(request: web.Request, trail: _Trail, name: str, status: int, took: timedelta) -> None:
     observe(Metric.HTTP_REQUEST, took, method=request.method, route=name, status=str(status))
     if trail.ignored:
@@ -215,7 +229,7 @@ def _note(request: web.Request, trail: _Trail, name: str, status: int, took: tim
         "request",
         extra={
             "method": request.method,
-            "path": request.path,
+            "path": _shown(request, trail),
             "route": name,
             "status": status,
             "ms": round(took.total_seconds() * 1000, 1),
