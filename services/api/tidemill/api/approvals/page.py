@@ -30,6 +30,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     created_by: str
     path: str | None
+    flow: str | None
     step: str | None
     description: Any
     approver: str | None
@@ -44,7 +45,7 @@ def question(asked: Asked, wrong: str | None = None) -> str:
     """Return the page on which a person decides; `wrong` says what was filled in wrongly."""
     facts = {
         "Asked by": asked.created_by,
-        "Flow": asked.path or "a preview, saved nowhere",
+        "Flow": ": ".join(filter(None, (asked.path or "a preview, saved nowhere", asked.flow))),
         "Step": asked.step,
         "Asked of": asked.approver,
         "Until": None if asked.until is None else f"{asked.until:%Y-%m-%d %H:%M} UTC",

@@ -28,6 +28,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     created_by: str
     path: str | None
+    flow_summary: str | None
     step_summary: str | None
     description: Any
     schema: msgspec.Raw | None
@@ -80,6 +81,7 @@ async def info(call: Call) -> web.StreamResponse:
             description=UNSET if wanted.description is None else msgspec.Raw(msgspec.json.encode(wanted.description)),
             hide_cancel=or_unset(conditions.hide_cancel),
             step_summary=or_unset(wanted.step_summary),
+            flow_summary=or_unset(wanted.flow_summary),
         )
     )
 
@@ -104,6 +106,7 @@ async def wanted_of(call: Call, found: Approval) -> Wanted:
     return Wanted(
         created_by=asked.created_by,
         path=asked.path,
+        flow_summary=asked.summary,
         step_summary=None if module is None else module.summary,
         description=asked.answered.get("description"),
         schema=None if bytes(found.conditions.resume_form) == b"null" else found.conditions.resume_form,

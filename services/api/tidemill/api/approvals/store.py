@@ -66,6 +66,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     created_by: str
     path: str | None
+    summary: str | None
     answered: Mapping[str, Any]
 
 
@@ -119,7 +120,10 @@ async def asked_by(db: Executor, workspace: str, found: Approval) -> Asked | Non
         return None
     answered = msgspec.json.decode(row["result"] or "null")
     return Asked(
-        created_by=row["created_by"], path=row["path"], answered=answered if isinstance(answered, dict) else {}
+        created_by=row["created_by"],
+        path=row["path"],
+        summary=row["summary"] or None,
+        answered=answered if isinstance(answered, dict) else {},
     )
 
 

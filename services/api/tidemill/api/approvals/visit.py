@@ -110,6 +110,7 @@ async def _asked(call: Call, found: Approval) -> tuple[page.Asked, list[Field]]:
     asked = page.Asked(
         created_by=wanted.created_by,
         path=wanted.path,
+        flow=wanted.flow_summary,
         step=wanted.step_summary or found.module,
         description=wanted.description,
         approver=query.label,
