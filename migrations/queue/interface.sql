@@ -653,9 +653,10 @@ BEGIN
         RETURN queue.explain_flow(v_job);
     END IF;
     SELECT count(*), coalesce(sum(w.slots), 0) INTO v_workers, v_slots FROM queue.worker w
-    WHERE v_job.tag = ANY (w.tags) AND NOT w.draining AND w.beat_at > clock_timestamp() - interval '10 seconds';
+    WHERE (v_job.tag = ANY (w.tags) OR v_job.tag = queue.line_of(w.worker_run)) AND NOT w.draining
+      AND w.beat_at > clock_timestamp() - interval '10 seconds';
     SELECT count(*) INTO v_busy FROM queue.live_job l JOIN queue.worker w ON w.worker_run = l.worker_run
-    WHERE l.state = 'running' AND v_job.tag = ANY (w.tags);
+    WHERE l.state = 'running' AND (v_job.tag = ANY (w.tags) OR v_job.tag = queue.line_of(w.worker_run));
     SELECT count(*) INTO v_ahead FROM (
         SELECT FROM queue.live_job l WHERE l.state = 'queued' AND l.tag = v_job.tag
           AND (l.urgency, l.rank, l.id) < (v_job.urgency, v_job.rank, v_job.id) LIMIT 10000) a;
@@ -676,6 +677,9 @@ BEGIN
         WHEN 'suspended' THEN CASE v_job.tag WHEN 'flow' THEN 'It is suspended.' ELSE queue.why_workflow_waits(v_job) END
         ELSE CASE
             WHEN v_job.tag = 'flow' THEN 'It is about to begin.'
+            WHEN v_job.tag LIKE '@%' AND v_workers = 0 THEN 'The worker that runs all steps of its flow has gone; it is about to fail.'
+            WHEN v_job.tag LIKE '@%' AND v_busy >= v_slots THEN 'All ' || v_slots
+                || ' slots of the worker that runs all steps of its flow are busy; ' || v_ahead || ' jobs are ahead of it.'
             WHEN v_workers = 0 THEN 'No worker serves the tag ' || quote_literal(v_job.tag) || '.'
             WHEN v_busy >= v_slots THEN 'All ' || v_slots || ' slots of the ' || v_workers || ' workers that serve the tag '
                 || quote_literal(v_job.tag) || ' are busy; ' || v_ahead || ' jobs are ahead of it.'

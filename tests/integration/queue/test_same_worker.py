@@ -4,7 +4,7 @@ import json
 import uuid
 from datetime import timedelta
 
-from tests.support.queue import AT_ONCE, Queue
+from tests.support.queue import AT_ONCE, Queue, a_job
 from tests.support.steps import a_flow, a_step, advance, end, start
 
 OURS, THEIRS = uuid.uuid4(), uuid.uuid4()
@@ -108,3 +108,19 @@ async def test_a_worker_is_told_which_flows_have_ended(queue: Queue) -> None:
     assert await queue.worker.fetchval(ask, [flow, other]) == [flow]
     assert await queue.look.fetchval("SELECT count(*) FROM queue.flow_worker") == 0
     assert await queue.state_of(step) == "success"
+
+
+async def test_why_a_step_waits_for_its_worker_is_told(queue: Queue) -> None:
+    await two_workers(queue)
+    step = await second(queue, await a_flow(queue))
+    for claimed in ("about to be claimed", "All 2 slots of the worker that runs all steps of its flow are busy"):
+        said = await queue.explain(step)
+        assert said is not None
+        assert claimed in said["why"]
+        for _ in range(2):
+            await queue.request(a_job())
+            await queue.claimed(run=OURS)
+    await queue.look.execute("DELETE FROM queue.worker WHERE worker_run = $1", OURS)
+    said = await queue.explain(step)
+    assert said is not None
+    assert "has gone" in said["why"]
