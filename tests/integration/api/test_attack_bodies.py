@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.integration.api.conftest import Answer
-from tests.integration.api.ground import Ground, Plot, a_ground
+from tests.integration.api.ground import Ground, Plot, a_ground, good_request
 from tests.support.database import DatabaseUrls
 from tests.support.waiting import eventually
 from tidemill.api.app import OWN_ROUTES
-from tidemill.api.http.route import Route
+from tidemill.api.http.route import Route, Who
 
 WITH_A_BODY = [route for route in OWN_ROUTES if route.body is not None or route.raw_body is not None]
 LIMIT = 16 * 1024 * 1024
@@ -47,7 +47,11 @@ async def ground(database_urls: DatabaseUrls, tmp_path_factory: pytest.TempPathF
 
 async def send(ground: Ground, route: Route, data: Any) -> Answer:
     plot = ground.shared
-    path = route.path.replace("...}", "}").format(**plot.named(route))
+    named = plot.named(route)
+    if route.policy.who is Who.JOB:
+        plot, good = await good_request(ground, route)
+        named = good.named
+    path = route.path.replace("...}", "}").format(**named)
     return await plot.who.call(route.method, path, data=data, headers={"Content-Type": "application/json"})
 
 

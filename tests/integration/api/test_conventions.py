@@ -38,6 +38,7 @@ MAY: dict[Who, set[str]] = {
     Who.DEVELOPER: {"developer", "admin", "superadmin", "reader", "scoped to this"},
     Who.ADMIN: {"admin", "superadmin", "scoped to this"},
     Who.SUPERADMIN: {"superadmin", "scoped to this"},
+    Who.JOB: set(),
 }
 
 

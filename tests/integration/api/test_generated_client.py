@@ -33,6 +33,8 @@ NOT_KNOWN = {
     "GET /openapi.json",
     "GET /w/{workspace}/jobs/explain/{id}",
     "POST /w/{workspace}/jobs/run_wait_result/h/{hash}",
+    "POST /w/{workspace}/jobs/wac/inline_checkpoint/{id}",
+    "POST /w/{workspace}/jobs/run/workflow_as_code/{id}/{entrypoint}",
 }
 """What we serve and the client does not have."""
 
