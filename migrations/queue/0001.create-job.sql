@@ -156,13 +156,13 @@ CREATE TABLE queue.workflow_step (
     ended_at    timestamptz,
     until       timestamptz,
     PRIMARY KEY (workflow_id, born, key),
-    CHECK (kind IN ('task', 'inline', 'sleep', 'call')),
+    CHECK (kind IN ('task', 'inline', 'sleep', 'approval', 'call')),
     CHECK (state IN ('waiting', 'called', 'ended', 'done'))
 ) PARTITION BY RANGE (born);
 CREATE INDEX workflow_step_waiting ON queue.workflow_step (workflow_id) WHERE state = 'waiting';
 CREATE INDEX workflow_step_ended ON queue.workflow_step (ended_at) WHERE state = 'ended';
 COMMENT ON TABLE queue.workflow_step IS 'The steps of workflows written as code; `ended` is one of whose end the workflow has not heard yet.';
-COMMENT ON COLUMN queue.workflow_step.kind IS 'A task is a job of its own, an inline step ran in the workflow''s own job, a call is a job that its caller waits for.';
+COMMENT ON COLUMN queue.workflow_step.kind IS 'A task is a job of its own, an inline step ran in the workflow''s own job, a call is a job that its caller waits for; what an approval waits for stands in flow_step.';
 COMMENT ON COLUMN queue.workflow_step.result IS 'Of a step without a job; a task''s is that of its job.';
 
 -- How it ended. Inserted once, except that an admin may have the result forgotten.

@@ -40,14 +40,35 @@ BEGIN
 END
 $$;
 
--- Which flow a signature is good for. Digests are compared, not the text, so that time tells nothing.
+-- What stands in the place of a step's job where a workflow waits for approval.
+CREATE OR REPLACE FUNCTION queue.approval_ref(p_workflow uuid, p_key text) RETURNS uuid
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT md5('workflow ' || p_workflow || ' ' || p_key)::uuid
+$$;
+
+-- The resume id that counts only for the approval under this key.
+CREATE OR REPLACE FUNCTION queue.resume_id_of(p_key text) RETURNS bigint
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT hashtextextended(p_key, 0) & 4294967295
+$$;
+
+-- The signature of the URLs that approve or refuse what a workflow waits for under a key, and their resume id. No row when
+-- there is no such job.
+CREATE OR REPLACE FUNCTION queue.workflow_signature(p_workspace_id text, p_job uuid, p_key text, p_approver text)
+RETURNS TABLE (resume_id bigint, signature text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT queue.resume_id_of(p_key), queue.sign_approval(queue.approval_ref(j.id, ''), true, queue.resume_id_of(p_key), p_approver)
+    FROM queue.job j WHERE j.id = p_job AND j.born = queue.locate(p_job) AND j.workspace_id = p_workspace_id
+$$;
+
+-- Which flow a signature is good for, or which workflow: there the resume id names the key that is approved. Digests are compared, not the text, so that time tells nothing.
 CREATE OR REPLACE FUNCTION queue.verify_approval(p_workspace_id text, p_job uuid, p_resume_id bigint, p_signature text, p_approver text)
-RETURNS TABLE (flow_id uuid, flow_level boolean)
+RETURNS TABLE (flow_id uuid, flow_level boolean, keyed boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN v.flow_level THEN j.id ELSE j.parent_job END, v.flow_level
-    FROM (VALUES (false), (true)) v (flow_level)
+    SELECT CASE WHEN v.flow_level THEN j.id ELSE j.parent_job END, v.flow_level, v.keyed
+    FROM (VALUES (false, false), (true, false), (true, true)) v (flow_level, keyed)
     JOIN queue.job j ON j.id = p_job AND j.born = queue.locate(p_job) AND j.workspace_id = p_workspace_id
-    WHERE sha256(convert_to(queue.sign_approval(p_job, v.flow_level, p_resume_id, p_approver), 'UTF8')) = sha256(convert_to(p_signature, 'UTF8'))
+    WHERE sha256(convert_to(queue.sign_approval(CASE WHEN v.keyed THEN queue.approval_ref(p_job, '') ELSE p_job END, v.flow_level, p_resume_id, p_approver), 'UTF8')) = sha256(convert_to(p_signature, 'UTF8'))
 $$;
 
 -- Whether enough has been said to the step that waits, even if its flow has not heard of it yet.
@@ -114,21 +135,25 @@ DECLARE
     v_step  queue.flow_step;
     v_born  timestamptz;
     v_level boolean := true;
+    v_keyed boolean := false;
 BEGIN
     IF d.signature IS NULL THEN
         SELECT j.id INTO flow_id FROM queue.job j
         WHERE j.id = d.job_id AND j.born = queue.locate(d.job_id) AND j.workspace_id = p_workspace_id
-          AND j.kind IN ('flow', 'flowpreview', 'flownode');
+          AND (j.kind IN ('flow', 'flowpreview', 'flownode') OR EXISTS (SELECT FROM queue.flow_step s WHERE s.flow_id = j.id AND s.born = j.born));
     ELSE
-        SELECT v.flow_id, v.flow_level INTO flow_id, v_level
+        SELECT v.flow_id, v.flow_level, v.keyed INTO flow_id, v_level, v_keyed
         FROM queue.verify_approval(p_workspace_id, d.job_id, d.resume_id, d.signature, d.approver) v;
     END IF;
     IF flow_id IS NULL THEN
         RETURN;
     END IF;
     v_born := queue.locate(flow_id);
-    SELECT * INTO l FROM queue.live_job q WHERE q.id = flow_id AND q.tag = 'flow';
+    SELECT * INTO l FROM queue.live_job q WHERE q.id = flow_id;
     SELECT * INTO v_step FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step;
+    IF v_keyed AND queue.resume_id_of(v_step.module) IS DISTINCT FROM d.resume_id THEN
+        v_step := NULL;
+    END IF;
     step_job := CASE WHEN v_level THEN v_step.job_id ELSE d.job_id END;
     stands := queue.approval_stands(l, v_step, CASE WHEN NOT v_level THEN d.job_id END);
     IF v_step.state = 'waiting' AND v_step.job_id IS NOT DISTINCT FROM step_job THEN
@@ -140,12 +165,13 @@ BEGIN
         step_job := NULL;
     END IF;
     SELECT j.step_id INTO module FROM queue.job j WHERE j.id = step_job AND j.born = queue.locate(step_job);
+    module := coalesce(module, CASE WHEN l.tag <> 'flow' THEN v_step.module END);
     SELECT r.approved INTO said FROM queue.flow_resume r
-    WHERE r.flow_id = flow_id AND r.born = v_born AND r.resume_id = d.resume_id
+    WHERE r.flow_id = read_approval.flow_id AND r.born = v_born AND r.resume_id = d.resume_id
       AND r.step_job IS NOT DISTINCT FROM CASE WHEN NOT v_level THEN d.job_id END;
     SELECT coalesce(json_agg(json_build_object('resume_id', r.resume_id, 'approver', r.approver) ORDER BY r.said_at), '[]') INTO approvers
     FROM queue.flow_resume r
-    WHERE r.flow_id = flow_id AND r.born = v_born AND r.approved AND (r.step_job IS NULL OR r.step_job = step_job);
+    WHERE r.flow_id = read_approval.flow_id AND r.born = v_born AND r.approved AND (r.step_job IS NULL OR r.step_job = step_job);
     RETURN NEXT;
 END
 $$;
@@ -164,22 +190,26 @@ DECLARE
     v_step     queue.flow_step;
     v_flow     uuid := d.job_id;
     v_level    boolean := true;
+    v_keyed    boolean := false;
     v_step_job uuid;
     v_stands   text;
     v_lacks    text;
 BEGIN
     IF d.signature IS NOT NULL THEN
-        SELECT v.flow_id, v.flow_level INTO v_flow, v_level
+        SELECT v.flow_id, v.flow_level, v.keyed INTO v_flow, v_level, v_keyed
         FROM queue.verify_approval(p_workspace_id, d.job_id, d.resume_id, d.signature, d.approver) v;
         IF NOT FOUND THEN
             RETURN QUERY SELECT 'forged', NULL::uuid, NULL::json;
             RETURN;
         END IF;
     END IF;
-    SELECT * INTO l FROM queue.live_job q WHERE q.id = v_flow AND q.workspace_id = p_workspace_id AND q.tag = 'flow' FOR UPDATE;
+    SELECT * INTO l FROM queue.live_job q WHERE q.id = v_flow AND q.workspace_id = p_workspace_id FOR UPDATE;
     SELECT * INTO j FROM queue.job q WHERE q.id = v_flow AND q.born = coalesce(l.born, queue.locate(v_flow)) AND q.workspace_id = p_workspace_id;
     SELECT * INTO v_step FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step;
     v_step_job := CASE WHEN NOT v_level THEN d.job_id END;
+    IF v_keyed AND queue.resume_id_of(v_step.module) IS DISTINCT FROM d.resume_id THEN
+        v_step := NULL;
+    END IF;
     v_stands := queue.approval_stands(l, v_step, v_step_job);
     IF d.signature IS NULL THEN
         v_step_job := v_step.job_id;
@@ -260,6 +290,7 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION queue.resume_signature(text, uuid, boolean, bigint, text) TO tidemill_api;
+GRANT EXECUTE ON FUNCTION queue.workflow_signature(text, uuid, text, text) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.read_approval(text, json) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.resume_flow(text, json, json, json) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.keep_state(text, uuid, text, json, integer, integer, json) TO tidemill_api;

@@ -58,6 +58,7 @@ $$;
 --   tasks    [rows of task_request] jobs that have to end before it goes on
 --   step     {key, result, started_at, duration_ms}: what ran inside the round itself
 --   sleep    {key, seconds}
+--   approval {key, timeout, conditions}
 -- What stands under a key already stays as it is. `p_ending` holds the last of the log, as for finish_job. `answer` is `suspended`,
 -- `done` (it was being canceled, and has ended), `stale` (the job went on without this claim), `unknown`, or `too_many_rounds`
 -- (it still runs).
@@ -105,6 +106,7 @@ BEGIN
     SELECT l.id, l.born, s.key, 'sleep', 'waiting', s.key, v_now, v_now, v_now + s.seconds * interval '1 second'
     FROM json_to_record(p_round -> 'sleep') s (key text, seconds bigint)
     WHERE s.key IS NOT NULL ON CONFLICT DO NOTHING;
+    PERFORM queue.wait_for_approval(l, p_round -> 'approval', v_now);
     v_said := queue.start_tasks(l, j, p_round -> 'tasks', v_now);
     IF EXISTS (SELECT FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting') THEN
         UPDATE queue.live_job q SET wake_at = (
@@ -113,6 +115,58 @@ BEGIN
         v_said := v_said || queue.wake_workflow(l);
     END IF;
     RETURN QUERY SELECT 'suspended', queue.flatten(v_said);
+END
+$$;
+
+-- Let a workflow wait for an approval, as a flow does before a step.
+CREATE OR REPLACE FUNCTION queue.wait_for_approval(l queue.live_job, p_asked json, p_now timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_key   text := p_asked ->> 'key';
+    v_until timestamptz := p_now + (p_asked ->> 'timeout')::bigint * interval '1 second';
+    v_no    smallint;
+BEGIN
+    IF v_key IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, started_at, until)
+    VALUES (l.id, l.born, v_key, 'approval', 'waiting', v_key, p_now, p_now, v_until) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        SELECT coalesce(max(s.no) + 1, 0) INTO v_no FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born;
+        INSERT INTO queue.flow_step (flow_id, born, no, module, state, job_id, needed, since, until, conditions)
+        VALUES (l.id, l.born, v_no, v_key, 'waiting', queue.approval_ref(l.id, v_key), 1, p_now, v_until, p_asked -> 'conditions');
+        UPDATE queue.live_job q SET at_step = v_no WHERE q.id = l.id;
+    END IF;
+END
+$$;
+
+-- Take what was said to the approval that a workflow waits for; tells whether it waits for one in vain.
+CREATE OR REPLACE FUNCTION queue.take_approval(l queue.live_job) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_step queue.flow_step;
+    r      queue.flow_resume;
+BEGIN
+    SELECT * INTO v_step FROM queue.flow_step s
+    WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step AND s.state = 'waiting' FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    SELECT * INTO r FROM queue.flow_resume q
+    WHERE q.flow_id = l.id AND q.born = l.born AND (q.spent_on IS NULL AND q.step_job IS NULL OR q.step_job = v_step.job_id)
+    ORDER BY q.said_at LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN v_step.until <= clock_timestamp();
+    END IF;
+    UPDATE queue.flow_resume q SET spent_on = v_step.no
+    WHERE q.flow_id = l.id AND q.born = l.born AND q.resume_id = r.resume_id AND q.step_job IS NOT DISTINCT FROM r.step_job;
+    UPDATE queue.flow_step s SET state = CASE WHEN r.approved THEN 'success' ELSE 'failure' END, ended_at = clock_timestamp()
+    WHERE s.flow_id = l.id AND s.born = l.born AND s.no = v_step.no;
+    UPDATE queue.workflow_step s SET state = 'ended', outcome = 'success', ended_at = clock_timestamp(),
+        result = json_build_object('value', r.value, 'approver', r.approver, 'approved', r.approved),
+        duration_ms = extract(epoch FROM clock_timestamp() - s.started_at) * 1000
+    WHERE s.workflow_id = l.id AND s.born = l.born AND s.key = v_step.module AND s.state = 'waiting';
+    RETURN false;
 END
 $$;
 
@@ -214,6 +268,12 @@ BEGIN
     UPDATE queue.workflow_step s SET state = 'ended', outcome = 'success', result = 'null', ended_at = clock_timestamp(),
         duration_ms = extract(epoch FROM clock_timestamp() - s.started_at) * 1000
     WHERE s.workflow_id = l.id AND s.state = 'waiting' AND s.kind = 'sleep' AND s.until <= clock_timestamp();
+    IF queue.take_approval(l) THEN
+        v_said := queue.settle(l, 'failure', queue.error_result(
+            'SuspendedTimedOut', 'Nobody has approved or refused in time what the workflow waited for.', NULL), NULL, NULL, NULL);
+        RETURN QUERY SELECT queue.flatten(v_said), true, l.reply_to;
+        RETURN;
+    END IF;
     IF EXISTS (SELECT FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting') THEN
         UPDATE queue.workflow_step s SET state = 'done' WHERE s.workflow_id = l.id AND s.born = l.born AND s.state = 'ended';
         UPDATE queue.live_job q SET wake_at = (
@@ -334,6 +394,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         WHEN p_job.cancel_at IS NOT NULL THEN 'It is being canceled, and waits for its tasks to end.'
         ELSE coalesce('It waits for ' || string_agg(CASE w.kind
             WHEN 'sleep' THEN 'the sleep ' || quote_literal(w.key) || ' until '
+                || to_char(w.until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'
+            WHEN 'approval' THEN 'the approval ' || quote_literal(w.key) || ' until '
                 || to_char(w.until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'
             ELSE 'the task ' || quote_literal(w.key) || ' (job ' || w.job_id || ', ' || coalesce(w.state, 'ended') || ')' END, ', ')
             || CASE WHEN max(w.in_all) > 5 THEN ' and ' || max(w.in_all) - 5 || ' more' ELSE '' END || '.',

@@ -76,6 +76,7 @@ CALLS: Mapping[str, str] = {
     "queue.tick": "('1 h', '4 s', '1 s', 10)",
     "queue.verify_job_token": "(:token)",
     "queue.wake_flows": "('5 s', 10)",
+    "queue.workflow_signature": "('w', :job, 'k', NULL)",
     "queue.workflow_status": "(:job, now(), 10)",
 }
 """Arguments for each function; `:names` are filled from a job that runs."""

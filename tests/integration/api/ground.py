@@ -82,6 +82,7 @@ class Plot:
             "resume_id": "1",
             "signature": "0" * 64,
             "entrypoint": "work",
+            "step_key": "manager",
         }
         return {name: values[name] for name in route.parameters}
 

@@ -162,3 +162,64 @@ async def test_what_makes_no_sense_is_refused(api: Api, ann: tuple[Client, str],
     claim = await api.queue.claimed(tag)
     answer = await who.with_token(claim.row["token"]).post(f"/w/{workspace}/{path.format(claim.job_id)}", body)
     assert answer.status in (400, 422), answer.text
+
+
+WAITS = """
+from wmill import wait_for_approval, get_approval_urls
+
+@workflow
+async def main():
+    urls = await step("urls", lambda: get_approval_urls("manager"))
+    print("URLS " + repr(urls))
+    form = {"schema": {"type": "object"}}
+    first = await wait_for_approval(key="manager", timeout=600, form=form, description="Buy it?")
+    return [first, await wait_for_approval(timeout=1)]
+"""
+
+
+async def explained(ann: tuple[Client, str], job: str, words: str) -> None:
+    who, workspace = ann
+
+    async def look() -> bool:
+        return words in (await who.get(f"/w/{workspace}/jobs/explain/{job}")).json["why"]
+
+    await eventually(look, 60)
+
+
+async def test_a_workflow_waits_for_an_approval_by_a_url_that_counts_for_its_key_alone(
+    api: Api, ann: tuple[Client, str]
+) -> None:
+    who, workspace = ann
+    job = await run(ann, WAITS)
+    await explained(ann, job, "It waits for the approval 'manager' until")
+    other = (await who.get(f"/w/{workspace}/jobs/wac_approval_urls/{job}/other")).json
+    mine = (await who.get(f"/w/{workspace}/jobs/wac_approval_urls/{job}/manager?approver=eve")).json
+    resume = mine["resume"].partition("/api")[2]
+    assert (await api.nobody.post(other["resume"].partition("/api")[2], {})).status == 409
+    assert (await api.nobody.post(resume.replace("eve", "bob"), {})).status == 403
+    shown = await api.nobody.get(resume.replace("/resume/", "/get_flow/"))
+    assert shown.status == 200, shown.text
+    assert (await api.nobody.post(resume, {"much": 3})).status == 201
+    assert (await api.nobody.post(resume, {"much": 4})).status == 409
+    await explained(ann, job, "It waits for the approval 'approval' until")
+    seen = await ended(ann, job)
+    # Nobody has answered the second.
+    assert seen["result"]["error"]["name"] == "SuspendedTimedOut"
+    kept = await api.look.fetchval(
+        "SELECT result FROM queue.workflow_step WHERE key = 'manager' AND workflow_id = $1::text::uuid", job
+    )
+    assert '"eve"' in kept
+    assert '{"much":3}' in kept.replace(" ", "")
+
+
+async def test_whoever_owns_a_workflow_refuses_what_it_waits_for(ann: tuple[Client, str]) -> None:
+    who, workspace = ann
+    code = "from wmill import wait_for_approval\n@workflow\nasync def main():\n    return await wait_for_approval()\n"
+    job = await run(ann, code)
+    await explained(ann, job, "It waits for the approval 'approval'")
+    info = await who.get(f"/w/{workspace}/jobs_u/flow/approval_info/{job}")
+    assert info.json["can_approve"] is True, info.text
+    body = {"payload": {"why": "no"}, "approved": False}
+    assert (await who.post(f"/w/{workspace}/jobs_u/flow/resume_suspended/{job}", body)).status == 201
+    seen = await ended(ann, job)
+    assert seen["result"] == {"value": {"why": "no"}, "approver": who.username, "approved": False}

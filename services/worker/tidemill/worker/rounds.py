@@ -20,6 +20,7 @@ from tidemill.shared.script import FLOW_TAG, JobKind
 from tidemill.worker.store.queue import Claim
 
 _MOST_TASKS = 10_000
+_PATIENCE_S = 1800
 _TAG_FILTER = "if_jobs:filter_tags"
 
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -69,7 +70,17 @@ class Sleep(msgspec.Struct, frozen=True, tag="sleep", tag_field="type"):
     seconds: Annotated[int, Meta(ge=1, le=2**32 - 1)]
 
 
-Outcome = Dispatch | Inline | Sleep
+class Approval(msgspec.Struct, frozen=True, tag="approval", tag_field="type"):
+    """Somebody's yes or no."""
+
+    key: Key
+    timeout: Count | None = None
+    form: msgspec.Raw = msgspec.Raw(b"null")
+    description: msgspec.Raw = msgspec.Raw(b"null")
+    self_approval_disabled: bool = False
+
+
+Outcome = Dispatch | Inline | Sleep | Approval
 _outcomes: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 
 
@@ -127,6 +138,14 @@ def request(outcome: Outcome, claim: Claim, found: Mapping[tuple[str, str], Runn
             return msgspec.json.encode({"step": outcome})
         case Sleep():
             return msgspec.json.encode({"sleep": outcome})
+        case Approval():
+            conditions = {
+                "self_approval_disabled": outcome.self_approval_disabled,
+                "resume_form": outcome.form,
+                "description": outcome.description,
+            }
+            timeout = outcome.timeout or _PATIENCE_S
+            return msgspec.json.encode({"approval": {"key": outcome.key, "timeout": timeout, "conditions": conditions}})
         case Dispatch():
             return msgspec.json.encode({"tasks": [_task(task, claim, found) for task in outcome.steps]})
 

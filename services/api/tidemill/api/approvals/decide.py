@@ -31,6 +31,19 @@ async def resume_urls(call: Call) -> web.StreamResponse:
     return json(urls)
 
 
+async def workflow_urls(call: Call) -> web.StreamResponse:
+    """Answer the addresses of what a workflow waits for under one key."""
+    query: ApproverQuery = call.query
+    await _may_ask(call)
+    job_id = look.job_id_of(call)
+    signed = await store.sign_key(call.ctx.database, call.workspace, job_id, call.params["step_key"], query.label)
+    if signed is None:
+        raise look.missing(call)
+    number, signature = signed
+    urls: ResumeUrls = rules.urls(call.ctx.settings.public_url, call.workspace, job_id, number, signature, query.label)
+    return json(urls)
+
+
 async def job_signature(call: Call) -> web.StreamResponse:
     """Answer the signature of one approval."""
     query: ApproverQuery = call.query
@@ -141,17 +154,22 @@ async def _may_be_early(call: Call, found: Approval) -> bool:
 
 
 async def _signed(call: Call, number: int, approver: str | None, *, flow_level: bool) -> tuple[UUID, str]:
-    brief = await jobs.brief(call.ctx.database, call.workspace, look.job_id_of(call), call.viewer)
-    if brief is None:
-        raise look.missing(call)
-    if not brief.may_cancel:
-        raise Forbidden("You may look at this job but not ask for its approval.")
+    await _may_ask(call)
     signed = await store.sign(
         call.ctx.database, call.workspace, look.job_id_of(call), number, approver, flow_level=flow_level
     )
     if signed is None:
         raise BadRequest(f"The job {call.params['id']} is no step of a flow: nothing waits for its approval.")
     return signed
+
+
+async def _may_ask(call: Call) -> None:
+    """Raise NotFound or Forbidden unless the viewer may ask for approvals of the job in the path."""
+    brief = await jobs.brief(call.ctx.database, call.workspace, look.job_id_of(call), call.viewer)
+    if brief is None:
+        raise look.missing(call)
+    if not brief.may_cancel:
+        raise Forbidden("You may look at this job but not ask for its approval.")
 
 
 async def _owned(call: Call) -> None:

@@ -1,6 +1,9 @@
 -- name: sign
 SELECT s.answer, s.job_id, s.signature FROM queue.resume_signature($1, $2, $3, $4, $5) s;
 
+-- name: sign_key
+SELECT s.resume_id, s.signature FROM queue.workflow_signature($1, $2, $3, $4) s;
+
 -- name: read
 SELECT a.flow_id, a.step_job, a.module, a.stands, a.said, a.lacks, a.needed, a.until, a.conditions, a.approvers
 FROM queue.read_approval($1, $2) a;

@@ -42,6 +42,16 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="GET",
+        path="/w/{workspace}/jobs/wac_approval_urls/{id}/{step_key}",
+        handler=decide.workflow_urls,
+        policy=READ,
+        resource="job:{id}",
+        summary="Get the addresses by which anyone approves or refuses what a workflow waits for under a key",
+        query=ApproverQuery,
+        answers={200: answers_json(ResumeUrls, "The addresses."), 404: _MISSING},
+    ),
+    Route(
+        method="GET",
         path="/w/{workspace}/jobs/job_signature/{id}/{resume_id}",
         handler=decide.job_signature,
         policy=READ,

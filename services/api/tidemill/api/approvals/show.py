@@ -108,7 +108,7 @@ async def wanted_of(call: Call, found: Approval) -> Wanted:
         path=asked.path,
         flow_summary=asked.summary,
         step_summary=None if module is None else module.summary,
-        description=asked.answered.get("description"),
+        description=asked.answered.get("description") or msgspec.json.decode(found.conditions.description),
         schema=None if bytes(found.conditions.resume_form) == b"null" else found.conditions.resume_form,
         default_args=_object(asked.answered.get("default_args")),
         enums=_object(asked.answered.get("enums")),

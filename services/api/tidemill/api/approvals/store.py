@@ -44,6 +44,8 @@ class Conditions(ApprovalConditions, frozen=True, kw_only=True):
     resume_form: msgspec.Raw = msgspec.Raw(b"null")
     """The schema of the form."""
     hide_cancel: bool | None = None
+    description: msgspec.Raw = msgspec.Raw(b"null")
+    """What a workflow tells who approves."""
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,14 @@ async def sign(
     """Return what a URL names and its signature, or None for a job that is no step of a flow."""
     row = await db.fetchrow(QUERIES.sign, workspace, job_id, flow_level, resume_id, approver)
     return None if row is None or row["answer"] != "signed" else (row["job_id"], row["signature"])
+
+
+async def sign_key(
+    db: Executor, workspace: str, job_id: UUID, key: str, approver: str | None
+) -> tuple[int, str] | None:
+    """Return the resume id and the signature in URLs for one key of a workflow, or None when the job is not there."""
+    row = await db.fetchrow(QUERIES.sign_key, workspace, job_id, key, approver)
+    return None if row is None else (row["resume_id"], row["signature"])
 
 
 async def read(db: Executor, workspace: str, url: Url, person: Person | None) -> Approval | None:
