@@ -597,7 +597,7 @@ DECLARE
 BEGIN
     PERFORM FROM queue.live_job l WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id ORDER BY l.id FOR UPDATE;
     SELECT l.id INTO v_id FROM queue.live_job l
-    WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id AND l.state = 'running' LIMIT 1;
+    WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id AND l.state IN ('running', 'suspended') LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'job % runs', v_id USING ERRCODE = 'TM009', DETAIL = v_id::text;
     END IF;
@@ -951,6 +951,21 @@ BEGIN
 END
 $$;
 
+-- Forget code inside flows that no job of the kept days was made of. Returns how much was forgotten.
+CREATE OR REPLACE FUNCTION queue.forget_code(p_unused_since date) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_forgotten integer;
+BEGIN
+    DELETE FROM queue.inline_code c
+    WHERE c.last_used < p_unused_since AND NOT EXISTS (
+        SELECT FROM queue.live_job l JOIN queue.job j ON j.id = l.id AND j.born = l.born
+        WHERE l.born < p_unused_since AND j.code_hash = c.hash);
+    GET DIAGNOSTICS v_forgotten = ROW_COUNT;
+    RETURN v_forgotten;
+END
+$$;
+
 -- Days of which every partition still stands and that are old enough to be looked at by retention, oldest first.
 CREATE OR REPLACE FUNCTION queue.days_before(p_before timestamptz) RETURNS SETOF date
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -1032,6 +1047,7 @@ GRANT EXECUTE ON FUNCTION queue.tick(interval, interval, interval, integer) TO t
 GRANT EXECUTE ON FUNCTION queue.rehint(text, integer, integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.prepare_days(integer) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.days_before(timestamptz) TO tidemill_scheduler;
+GRANT EXECUTE ON FUNCTION queue.forget_code(date) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.move_on(date, timestamptz, integer) TO tidemill_scheduler;
 GRANT SELECT ON queue.backlog TO tidemill_scheduler, tidemill_api;
 GRANT SELECT ON queue.any_job, queue.asked_job, queue.unfinished_job, queue.labeled_job, queue.job_log, queue.job_stream, queue.known_worker,

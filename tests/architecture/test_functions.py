@@ -46,6 +46,7 @@ CALLS: Mapping[str, str] = {
     "queue.finish_job": """(:job, :key, '{"outcome": "success"}', '1')""",
     "queue.flow_args": "(:job)",
     "queue.flow_code": "(:job)",
+    "queue.forget_code": "(current_date - 40)",
     "queue.forget_job": "('w', :job, NULL)",
     "queue.import_jobs": "('w', '[]', NULL)",
     "queue.job_result": "(:job)",

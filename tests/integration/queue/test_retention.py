@@ -159,3 +159,15 @@ async def test_jobs_may_be_claimed_finished_and_lost_while_they_are_moved_on(que
     await drop(queue, OLD.date())
     # A job that was lost three times has failed, which is an end as well.
     assert {await queue.state_of(job) for job in jobs} <= {"success", "failure"}
+
+
+async def test_code_inside_flows_is_forgotten_when_nothing_kept_was_made_of_it(queue: Queue) -> None:
+    made = born(datetime.now(UTC) - timedelta(days=40))
+    await queue.request(a_job(id=made, kind="flowscript", code_hash="used"))
+    await queue.look.execute(
+        "INSERT INTO queue.inline_code (hash, code, last_used) VALUES ('old', 'x', current_date - 40),"
+        " ('used', 'x', current_date - 40), ('new', 'x', current_date)"
+    )
+    assert await queue.scheduler.fetchval("SELECT queue.forget_code(current_date - 31)") == 1
+    left = await queue.look.fetch("SELECT hash FROM queue.inline_code ORDER BY hash")
+    assert [row["hash"] for row in left] == ["new", "used"]

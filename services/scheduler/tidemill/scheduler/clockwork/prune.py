@@ -32,7 +32,9 @@ async def run_once(ctx: Context) -> Turn:
         await _drop(ctx, day)
         dropped += 1
         log.info("day dropped", extra={"day": day.isoformat(), "moved": moved})
-    return Turn(counts={"dropped": dropped, "moved": moved})
+    # A day later than the jobs, whose days are cut off at midnight.
+    forgotten = await queue.forget_code(ctx.database, (before - timedelta(days=1)).date())
+    return Turn(counts={"dropped": dropped, "moved": moved, "forgotten": forgotten})
 
 
 async def _drop(ctx: Context, day: date) -> None:

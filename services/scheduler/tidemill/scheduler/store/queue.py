@@ -75,6 +75,12 @@ async def days_before(database: Database, before: datetime) -> list[date]:
     return [row["day"] for row in await database.fetch(QUERIES.days_before, before)]
 
 
+async def forget_code(database: Database, unused_since: date) -> int:
+    """Forget code inside flows that no kept job was made of; return how much was forgotten."""
+    forgotten: int = await database.fetchval(QUERIES.forget_code, unused_since)
+    return forgotten
+
+
 async def move_on(database: Database, day: date, finished_before: datetime, limit: int) -> int:
     """Move what has to outlive its day's partitions; return how many jobs were moved."""
     moved: int = await database.fetchval(QUERIES.move_on, day, finished_before, limit)

@@ -10,6 +10,9 @@ SELECT queue.prepare_days($1)
 -- name: days_before
 SELECT day FROM queue.days_before($1) AS day
 
+-- name: forget_code
+SELECT queue.forget_code($1)
+
 -- name: move_on
 SELECT queue.move_on($1, $2, $3)
 
