@@ -31,6 +31,7 @@ from tests.chaos import faultpoints
 from tests.chaos.load import Client, Load, client, clients
 from tests.support.installation import Installation, Shape, installation
 from tests.support.waiting import eventually
+from tests.support.wheels import only_from, wheels_of
 from tidemill.allinone.logins import service_urls
 from tidemill.allinone.postgres import PostgresAddress, PostgresNode
 from tidemill.allinone.rabbitmq import RabbitMqNode
@@ -101,6 +102,7 @@ class Site:
         """Start the servers and the installation, and save the script that all jobs run."""
         self._faults.mkdir()
         faultpoints.install(self.home / "site")
+        wheels_of(self.home / "wheels", "wmill")
         self._database = await self.postgres.start()
         if self.rabbit is not None:
             folder = self.home / "r" / "rabbitmq"
@@ -147,6 +149,7 @@ class Site:
             "TIDEMILL_AUDIT_ANCHOR": "1s",
             "PYTHONPATH": f"{self.home / 'site'}{os.pathsep}{ROOT}",
             faultpoints.FOLDER: str(self._faults),
+            **only_from(self.home / "wheels"),
         }
         if self.rabbit is not None:
             environ |= {f"TIDEMILL_{service.upper()}_AMQP_URL": self.rabbit.url_of(service) for service in Service}
