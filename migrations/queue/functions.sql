@@ -249,7 +249,7 @@ BEGIN
 END
 $$;
 
--- Erase what is due. A flow takes with it the jobs of its steps, which are due from then on. What somebody has locked, or is
+-- Erase what is due. A flow or workflow takes with it the jobs of its steps, which are due from then on. What somebody has locked, or is
 -- not over yet, is left for the next look.
 CREATE OR REPLACE FUNCTION queue.erase_due(p_limit integer) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -283,6 +283,10 @@ BEGIN
                 WHERE b.id IS NOT NULL
                 ON CONFLICT (job_id) DO UPDATE SET due_at = excluded.due_at, root_flow = NULL;
             END IF;
+            INSERT INTO queue.erasure (job_id, due_at, after_s)
+            SELECT w.job_id, clock_timestamp(), 0 FROM queue.workflow_step w
+            WHERE w.workflow_id = e.job_id AND w.born = v_born AND w.job_id IS NOT NULL
+            ON CONFLICT (job_id) DO UPDATE SET due_at = excluded.due_at, root_flow = NULL;
         ELSIF EXISTS (SELECT FROM queue.finished_job f WHERE f.id = e.job_id AND f.born = v_born) THEN
             CONTINUE;
         END IF;

@@ -223,3 +223,18 @@ async def test_whoever_owns_a_workflow_refuses_what_it_waits_for(ann: tuple[Clie
     assert (await who.post(f"/w/{workspace}/jobs_u/flow/resume_suspended/{job}", body)).status == 201
     seen = await ended(ann, job)
     assert seen["result"] == {"value": {"why": "no"}, "approver": who.username, "approved": False}
+
+
+async def test_a_task_may_be_a_flow(ann: tuple[Client, str]) -> None:
+    who, workspace = ann
+    path = f"u/{who.username}/pipe"
+    transform = {"x": {"type": "javascript", "expr": "flow_input.x"}}
+    value = {"type": "rawscript", "language": "python3", "content": "def main(x):\n    return x + 1\n"}
+    module = {"id": "a", "value": {**value, "input_transforms": transform}}
+    flow = {"path": path, "summary": "", "value": {"modules": [module]}}
+    assert (await who.post(f"/w/{workspace}/flows/create", flow)).status == 201
+    body = "@workflow\nasync def main():\n    return await pipe(x=4)\n"
+    code = f"from wmill import task_flow\npipe = task_flow('{path}')\n{body}"
+    job = await ended(ann, await run(ann, code))
+    assert job["result"] == 5
+    assert (await ended(ann, next(iter(job["workflow_as_code_status"]))))["job_kind"] == "flow"

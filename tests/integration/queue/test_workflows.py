@@ -209,6 +209,18 @@ async def test_a_round_whose_worker_is_lost_is_run_again_with_what_was_known(que
     assert await queue.worker.fetchrow("SELECT * FROM queue.read_checkpoint($1, $2)", job, lost.key) is None
 
 
+async def test_erasing_a_workflow_takes_its_tasks_with_it(queue: Queue) -> None:
+    job, tasks = await waiting(queue, "a", erase_after_s=0)
+    await queue.finish(tasks["a"], result="secret")
+    await queue.finish(await queue.claimed(), result="secret")
+    for _ in range(2):
+        await queue.look.execute("UPDATE queue.erasure SET due_at = clock_timestamp()")
+        await queue.tick()
+    for each in (job, tasks["a"].job_id):
+        row = await queue.job(each)
+        assert (row["deleted"], row["result"], row["args"]) == (True, None, "{}")
+
+
 async def test_rounds_have_an_end(queue: Queue) -> None:
     claim = await queue.a_claim()
     await queue.look.execute("UPDATE queue.live_job SET rounds = 30000")
