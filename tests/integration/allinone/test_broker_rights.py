@@ -20,6 +20,7 @@ from tidemill.shared.catalog import (
     CATALOG,
     DEAD_LETTERS,
     QUEUES_OF,
+    SCHEDULER_FLOWS,
     SCHEDULER_WAKEUPS,
     Entry,
     Exchange,
@@ -35,7 +36,7 @@ from tidemill.shared.catalog import (
 DEADLINE = 30
 SAMPLES = {
     Service.API: (replica_inbox("r1"),),
-    Service.SCHEDULER: (SCHEDULER_WAKEUPS,),
+    Service.SCHEDULER: (SCHEDULER_WAKEUPS, SCHEDULER_FLOWS),
     Service.WORKER: (tickets("rights"), worker_inbox("w1")),
     Service.AUDIT: (AUDIT_EVENTS,),
 }

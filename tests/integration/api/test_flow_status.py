@@ -273,14 +273,12 @@ async def test_completed_flows_are_exported_and_imported(api: House) -> None:
     flow_id = await a_flow(api.queue, TWO)
     await begin(api.queue, flow_id, "a")
     unfinished = (await api.get("root", "jobs/queue/export")).json
-    assert {each["job_kind"] for each in unfinished} == {"flowpreview", "flowscript"}
+    assert {each["job_kind"] for each in unfinished} == {"flowpreview"}, "its steps come with it"
     await api.queue.cancel(flow_id)
     (flow,) = [
         each for each in (await api.get("root", "jobs/completed/export")).json if each["job_kind"] == "flowpreview"
     ]
     assert "language" not in flow
-    refused = await api.post("root", "jobs/queue/import", unfinished, status=422)
-    assert "running the flow" in refused.text
     copy = flow | {"id": str(uuid.uuid4())}
     await api.post("root", "jobs/completed/import", [copy])
     assert states(await shown(api, copy["id"])) == ["WaitingForPriorSteps"] * 2

@@ -33,7 +33,6 @@ NOT_KNOWN = {
     "GET /openapi.json",
     "GET /w/{workspace}/jobs/explain/{id}",
     "POST /w/{workspace}/jobs/run_wait_result/h/{hash}",
-    "GET /w/{workspace}/jobs/wac_approval_urls/{id}/{step_key}",
     "POST /w/{workspace}/jobs/wac/inline_checkpoint/{id}",
     "POST /w/{workspace}/jobs/run/workflow_as_code/{id}/{entrypoint}",
 }
