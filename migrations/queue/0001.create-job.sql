@@ -270,6 +270,7 @@ CREATE TABLE queue.live_job (
     traceparent      text,
     epilogue         boolean NOT NULL DEFAULT false,
     shares_with      uuid,
+    depth            smallint NOT NULL DEFAULT 0,
     CHECK (state IN ('scheduled', 'blocked', 'queued', 'running', 'suspended', 'success', 'failure', 'canceled', 'skipped')),
     CHECK ((state = 'running') = (claim_key IS NOT NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
@@ -283,6 +284,7 @@ COMMENT ON COLUMN queue.live_job.version IS 'Of a flow or workflow: how often it
 COMMENT ON COLUMN queue.live_job.at_step IS 'Of a flow: the place of the step that it has come to.';
 COMMENT ON COLUMN queue.live_job.wake_at IS 'Of a flow: when it has to be looked at, whatever happens.';
 COMMENT ON COLUMN queue.live_job.shares_with IS 'The flow whose worker and folder the job shares.';
+COMMENT ON COLUMN queue.live_job.depth IS 'How many flows it runs inside of, other than the one that it belongs to.';
 COMMENT ON COLUMN queue.live_job.epilogue IS 'More follows its end: its result is kept for others, or what it leaves behind is erased.';
 COMMENT ON COLUMN queue.live_job.progress IS 'In percent, as the job itself tells it.';
 COMMENT ON COLUMN queue.live_job.urgency IS 'The negative of the priority, so that one ascending index order serves the claim.';

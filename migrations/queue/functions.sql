@@ -243,6 +243,11 @@ BEGIN
     UPDATE queue.finished_job SET result = NULL, deleted = true WHERE id = p_id AND born = p_born;
     DELETE FROM queue.log_chunk WHERE job_id = p_id AND born = p_born;
     UPDATE queue.flow_step SET items = NULL, result = NULL WHERE flow_id = p_id AND born = p_born;
+    -- The list that its result is part of.
+    UPDATE queue.flow_step s SET items = NULL, result = NULL FROM queue.job j
+    WHERE j.id = p_id AND j.born = p_born AND s.flow_id = j.parent_job AND s.born = queue.locate(j.parent_job)
+      AND s.state IN ('success', 'failure') AND coalesce(s.result, s.items) IS NOT NULL
+      AND EXISTS (SELECT FROM queue.flow_child c WHERE c.flow_id = s.flow_id AND c.born = s.born AND c.no = s.no AND c.job_id = p_id);
     UPDATE queue.flow_resume SET value = 'null' WHERE flow_id = p_id AND born = p_born;
     DELETE FROM queue.flow_state WHERE flow_id = p_id AND born = p_born;
     UPDATE queue.workflow_step SET result = NULL WHERE workflow_id = p_id AND born = p_born;

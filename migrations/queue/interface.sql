@@ -17,7 +17,7 @@ BEGIN
             reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer,
             code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer, erase_after_s integer,
             cache_key text, cache_ttl_s integer, shares_with uuid, only_worker uuid,
-            task_key text, replays boolean);
+            task_key text, replays boolean, depth smallint);
     END IF;
 END
 $$;
@@ -54,12 +54,12 @@ BEGIN
     -- Not under the key's lock before the row is in: the lock order puts jobs before limit keys.
     INSERT INTO queue.live_job (id, born, workspace_id, state, tag, urgency, rank, due_at, limit_key, limit_ceiling, parent_job,
                                 root_job, flow_born, step_no, step_index, task_key, replays, reply_to, traceparent, epilogue,
-                                shares_with, hinted_at)
+                                shares_with, depth, hinted_at)
     VALUES (r.id, p_born, r.workspace_id, CASE WHEN v_due > p_now OR r.limit_key IS NOT NULL THEN 'scheduled' ELSE 'queued' END,
             v_tag, -coalesce(r.priority, 0), queue.next_rank(v_tag, r.workspace_id, (-coalesce(r.priority, 0))::smallint), v_due,
             r.limit_key, r.limit_ceiling, r.parent_job, p_root, p_flow_born, r.step_no, r.step_index, r.task_key,
             coalesce(r.replays, false), r.reply_to, r.traceparent, r.erase_after_s IS NOT NULL OR r.cache_key IS NOT NULL,
-            r.shares_with, p_now)
+            r.shares_with, coalesce(r.depth, 0), p_now)
     RETURNING * INTO v_job;
     RETURN v_job;
 END

@@ -48,7 +48,7 @@ BEGIN
         'body', CASE j.kind WHEN 'flownode' THEN j.entrypoint END,
         'scope_job', v_scope.id, 'root_job', coalesce(j.root_job, j.id), 'parent_job', j.parent_job, 'is_step', l.step_no IS NOT NULL,
         'tag', v_scope.tag, 'preprocess', coalesce(j.entrypoint, '') = 'preprocessor' AND j.kind <> 'flownode', 'priority', j.priority, 'timeout_s', j.timeout_s, 'created_by', j.created_by,
-        'permissioned_as', j.permissioned_as, 'email', j.email, 'permissions', j.permissions, 'traceparent', j.traceparent,
+        'permissioned_as', j.permissioned_as, 'depth', l.depth, 'email', j.email, 'permissions', j.permissions, 'traceparent', j.traceparent,
         'args', CASE WHEN pg_column_size(v_scope.args) <= p_inline THEN v_scope.args END,
         'own_args', CASE j.kind WHEN 'flownode' THEN j.args END,
         'state', l.state, 'version', l.version, 'canceled', l.cancel_at IS NOT NULL, 'reply_to', l.reply_to,
@@ -290,7 +290,7 @@ BEGIN
         r.parent_job := j.id; r.scope_job := CASE n.kind WHEN 'flow' THEN NULL ELSE coalesce(j.scope_job, j.id) END; r.step_id := n.step_id;
         r.visible_to_owner := j.visible_to_owner; r.created_by := j.created_by; r.permissioned_as := j.permissioned_as;
         r.email := j.email; r.permissions := j.permissions; r.traceparent := j.traceparent;
-        r.step_no := n.step_no; r.step_index := n.step_index;
+        r.step_no := n.step_no; r.step_index := n.step_index; r.depth := l.depth + CASE n.kind WHEN 'flow' THEN 1 ELSE 0 END;
         IF n.same_worker THEN
             r.shares_with := coalesce(l.shares_with, l.id);
             r.only_worker := (SELECT w.worker_run FROM queue.flow_worker w WHERE w.flow_id = r.shares_with);

@@ -97,6 +97,12 @@ async def job_result(database: Database, job_id: UUID) -> msgspec.Raw:
     return _raw(await database.fetchval(QUERIES.job_result, job_id))
 
 
+async def cached(database: Database, key: str) -> msgspec.Raw | None:
+    """Return the result that is kept under a key, or None."""
+    text: str | None = await database.fetchval(QUERIES.cached, key)
+    return None if text is None else _raw(text)
+
+
 async def child_results(database: Database, flow_id: UUID, no: int) -> msgspec.Raw:
     """Return the results of a step's children so far, as a list."""
     return _raw(await database.fetchval(QUERIES.child_results, flow_id, no))

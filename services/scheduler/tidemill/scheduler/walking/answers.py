@@ -7,6 +7,7 @@ import msgspec
 from tidemill.chassis.database import Database
 from tidemill.chassis.javascript import EvaluationFailed, Refused
 from tidemill.scheduler.domain.flow.asks import (
+    ArgsOf,
     Argument,
     Ask,
     Cached,
@@ -50,8 +51,8 @@ class Answers:
                 return await self._flow(path)
             case Slots(tag=tag):
                 return await flows.slots(self._database, tag)
-            case Cached():
-                return None
+            case Cached(key=key):
+                return await flows.cached(self._database, key)
 
     async def _evaluate(self, ask: Value) -> msgspec.Raw | bool:
         known = await self._known(ask)
@@ -82,6 +83,8 @@ class Answers:
         match what:
             case ResultOf(job_id=job_id):
                 return await flows.job_result(self._database, job_id)
+            case ArgsOf(job_id=job_id):
+                return await flows.args(self._database, job_id)
             case ListOf(no=no):
                 return await flows.child_results(self._database, self._loaded.progress.id, no)
             case _:

@@ -29,7 +29,13 @@ class ListOf(msgspec.Struct, frozen=True):
     no: int
 
 
-Known = msgspec.Raw | ResultOf | ListOf
+class ArgsOf(msgspec.Struct, frozen=True):
+    """Stands for the arguments of a job."""
+
+    job_id: UUID
+
+
+Known = msgspec.Raw | ResultOf | ListOf | ArgsOf
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,3 +98,5 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     concurrent_limit: int | None = None
     concurrency_key: str | None = None
     priority: int | None = None
+    cache_ttl_s: int | None = None
+    erase_after_s: int | None = None

@@ -50,6 +50,11 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit_key: str | None = None
     limit_ceiling: int | None = None
     due_in_ms: int | None = None
+    erase_after_s: int | None = None
+    cache_key: str | None = None
+    """Of an answered one: where its answer comes from."""
+    cache_ttl_s: int | None = None
+    same_worker: bool = False
     args: msgspec.Raw = msgspec.Raw(b"{}")
     args_of: UUID | None = None
     answered: bool = False

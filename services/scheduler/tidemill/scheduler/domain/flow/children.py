@@ -16,6 +16,7 @@ from tidemill.scheduler.domain.flow.asks import ListOf, ResultOf, Slots, Unanswe
 from tidemill.scheduler.domain.flow.changes import Start, StepRow, Take
 from tidemill.scheduler.domain.flow.jobs import (
     EMPTY_LIST,
+    NO_ARGS,
     Asking,
     Seen,
     answered,
@@ -194,7 +195,9 @@ def _stops(module: Module, row: StepRow, child: Ended, seen: Seen) -> Asking:
         yield from named(
             module.id,
             "stop_after_if",
-            ask(seen.truth(module.stop_after_if.expr, result=result_of(child), all_iters=ListOf(row.no))),
+            ask(
+                seen.truth(module.stop_after_if.expr, result=result_of(child), all_iters=ListOf(row.no), params=NO_ARGS)
+            ),
         )
     )
 

@@ -24,12 +24,16 @@ from tidemill.scheduler.domain.flow.asks import Ask, Known, ListOf, ResultOf, Un
 from tidemill.scheduler.domain.flow.changes import Changes, End, Start, StepRow
 from tidemill.scheduler.domain.flow.jobs import (
     EMPTY_LIST,
+    NO_ARGS,
     Asking,
     Seen,
     answered,
+    args_of,
     ask,
+    erased_after,
     error,
     failed_at_once,
+    inputs,
     named,
     number,
     plain_job,
@@ -45,7 +49,18 @@ from tidemill.scheduler.domain.flow.progress import (
     StepState,
     Walk,
 )
-from tidemill.shared.flow import BranchAll, BranchOne, ForLoop, Module, Retry, Stop, WhileLoop
+from tidemill.shared.flow import (
+    BranchAll,
+    BranchOne,
+    ForLoop,
+    Module,
+    RawScript,
+    Retry,
+    Script,
+    Stop,
+    SubFlow,
+    WhileLoop,
+)
 from tidemill.shared.script import JobKind, Outcome
 
 _STOPPED = "the flow was stopped early"
@@ -172,9 +187,7 @@ class Decision:
         row = StepRow(no=no, module=module.id, state=StepState.STARTED, attempt=attempt)
         try:
             match module.value:
-                case _ if module.skip_if is not None and (
-                    yield from named(module.id, "skip_if", ask(seen.truth(module.skip_if.expr)))
-                ):
+                case _ if module.skip_if is not None and (yield from self._skips(module, module.skip_if.expr, seen)):
                     new = answered(new, (yield seen.value("previous_result")))
                     row = msgspec.structs.replace(row, skipped=True)
                 case _ if module.mock is not None and module.mock.enabled:
@@ -195,6 +208,12 @@ class Decision:
         except Unanswered as wrong:
             new = failed_at_once(new, error(wrong.name, str(wrong), module.id))
         self.started(row, new)
+
+    def _skips(self, module: Module, source: str, seen: Seen) -> Asking:
+        params = NO_ARGS
+        if "params" in source and isinstance(module.value, RawScript | Script | SubFlow):
+            params = yield from inputs(module.id, module.value.input_transforms, seen)
+        return (yield from named(module.id, "skip_if", ask(seen.truth(source, params=params))))
 
     def started(self, row: StepRow, new: Start) -> None:
         """Write down a step that has one job, or had one that ended at once."""
@@ -219,6 +238,8 @@ class Decision:
             step_index=index,
             step_attempt=attempt,
             due_in_ms=round(pause / timedelta(milliseconds=1)) or None,
+            erase_after_s=erased_after(module),
+            same_worker=bool(self.walk.flow.same_worker),
         )
 
     # ---- a job or a whole step has ended
@@ -270,7 +291,16 @@ class Decision:
             seen = Seen(before=step.no)
             try:
                 wanted = yield from named(
-                    module.id, "retry_if", ask(seen.truth(module.retry.retry_if.expr, result=result, error=result))
+                    module.id,
+                    "retry_if",
+                    ask(
+                        seen.truth(
+                            module.retry.retry_if.expr,
+                            result=result,
+                            error=result,
+                            params=args_of(module, step.job_id),
+                        )
+                    ),
                 )
             except Unanswered:
                 # Whether it is to be tried again is not known: it has failed once, and that stands.
@@ -317,7 +347,7 @@ class Decision:
         rules = {"stop_after_if": module.stop_after_if, "stop_after_all_iters_if": module.stop_after_all_iters_if}
         if isinstance(module.value, ForLoop | WhileLoop):
             del rules["stop_after_if"]
-        seen = Seen(before=step.no + 1)
+        seen = Seen(before=step.no + 1, names={"params": args_of(module, step.job_id)})
         for key, rule in rules.items():
             if rule is None:
                 continue

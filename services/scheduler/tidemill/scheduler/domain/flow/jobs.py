@@ -3,12 +3,15 @@
 import hashlib
 from collections.abc import Generator, Mapping
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
 from tidemill.scheduler.domain.flow.asks import (
+    ArgsOf,
     Argument,
     Ask,
+    Cached,
     FindFlow,
     FindScript,
     Known,
@@ -20,6 +23,8 @@ from tidemill.scheduler.domain.flow.asks import (
 )
 from tidemill.scheduler.domain.flow.changes import Start
 from tidemill.scheduler.domain.flow.progress import NULL, Ended, Progress, Walk
+from tidemill.shared import tags
+from tidemill.shared.caching import cache_key
 from tidemill.shared.flow import (
     ByAgent,
     Flow,
@@ -37,6 +42,9 @@ from tidemill.shared.flow import (
 from tidemill.shared.script import FLOW_TAG, JobKind, Outcome
 
 EMPTY_LIST = msgspec.Raw(b"[]")
+NO_ARGS = msgspec.Raw(b"{}")
+DEEPEST = 20
+"""How many flows a flow may run inside of."""
 
 Asking = Generator[Ask, Any, Any]
 
@@ -107,12 +115,36 @@ def number(step: str, key: str, given: float | Transform | None, seen: Seen) -> 
         raise Unanswered("InputTransformError", f"step {step}, {key}: it must be a number") from None
 
 
+class _Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """On what terms a job runs; `$workspace` and `$args[x]` in them are still to be filled in."""
+
+    tag: str
+    ceiling: int | None = None
+    limit_key: str | None = None
+    counted_as: tuple[str, str]
+    """What a limit without a key of its own counts by: a kind and a path."""
+    runnable: str
+    """What answers the same again to the same arguments."""
+    cache_ttl_s: int | None = None
+
+
+def args_of(module: Module, job_id: UUID | None) -> Known:
+    """Return what stands for the inputs of a step that has had a job."""
+    return ArgsOf(job_id) if job_id is not None and isinstance(module.value, Plain) else NO_ARGS
+
+
+def erased_after(module: Module) -> int | None:
+    """Return how many seconds after the end what the step leaves behind is erased, None when it is kept."""
+    return 0 if module.delete_after_secs is None and module.delete_after_use else module.delete_after_secs
+
+
 def is_simple(module: Module) -> bool:
     """Return whether a body of only this module needs no flow of its own around it."""
     return isinstance(module.value, RawScript | Script | SubFlow) and not any(
         (
             module.skip_if,
             module.stop_after_if,
+            module.stop_after_all_iters_if,
             module.suspend,
             module.sleep,
             module.retry,
@@ -132,8 +164,12 @@ def plain_job(walk: Walk, progress: Progress, module: Module, new: Start, seen: 
         if new.args_of is not None or isinstance(value, Identity)
         else (yield from inputs(module.id, value.input_transforms, seen))
     )
+    erase_after_s = erased_after(module)
     new = msgspec.structs.replace(
-        new, args=msgspec.Raw(b"{}") if args == NULL else args, priority=module.priority or progress.priority or None
+        new,
+        args=NO_ARGS if args == NULL else args,
+        priority=module.priority or progress.priority or None,
+        erase_after_s=new.erase_after_s if erase_after_s is None else erase_after_s,
     )
     match value:
         case Identity():
@@ -141,7 +177,7 @@ def plain_job(walk: Walk, progress: Progress, module: Module, new: Start, seen: 
             return answered(new, previous)
         case RawScript():
             lock = value.lock or walk.locks.get(module.id)
-            return msgspec.structs.replace(
+            new = msgspec.structs.replace(
                 new,
                 kind=JobKind.FLOW_SCRIPT,
                 path=value.path or f"{progress.path or ''}/{module.id}".lstrip("/"),
@@ -149,29 +185,58 @@ def plain_job(walk: Walk, progress: Progress, module: Module, new: Start, seen: 
                 code=value.content,
                 lock=lock,
                 code_hash=_code_hash(value.content, lock),
-                tag=_tag(walk.flow, progress, value.tag, value.language),
                 timeout_s=_seconds(timeout),
-                limit_key=_limit_key(value, progress, module) if value.concurrent_limit else None,
-                limit_ceiling=value.concurrent_limit or None,
+            )
+            # What nobody has deployed is nobody else's: anybody could send the same.
+            whose = "deployed" if progress.flow_version is not None else progress.permissioned_as
+            terms = _Terms(
+                tag=_tag(walk.flow, progress, value.tag, value.language),
+                ceiling=value.concurrent_limit,
+                limit_key=value.custom_concurrency_key,
+                counted_as=("flow", f"{progress.path or progress.scope_job}/{module.id}"),
+                runnable=f"{new.kind} {whose} {progress.path}/{module.id} {new.language} {new.code_hash}",
             )
         case Script():
             target: Target = yield from named(module.id, "script", ask(FindScript(value.path, value.hash)))
-            return _of_target(
-                msgspec.structs.replace(new, kind=JobKind.SCRIPT),
-                target,
-                _tag(walk.flow, progress, value.tag_override or target.tag, target.language),
-                timeout,
-                f"{progress.workspace_id}/script/{target.path}",
-            )
+            new = _of_target(msgspec.structs.replace(new, kind=JobKind.SCRIPT), target, timeout)
+            tag = _tag(walk.flow, progress, value.tag_override or target.tag, target.language)
+            terms = _terms(new, target, tag, "script")
         case SubFlow():
+            if progress.depth >= DEEPEST:
+                raise Unanswered("TooDeep", f"step {module.id}: flows run in no more than {DEEPEST} others")
             target = yield from named(module.id, "flow", ask(FindFlow(value.path)))
-            return _of_target(
-                msgspec.structs.replace(new, kind=JobKind.FLOW),
-                target,
-                target.tag or FLOW_TAG,
-                timeout,
-                f"{progress.workspace_id}/flow/{target.path}",
-            )
+            new = _of_target(msgspec.structs.replace(new, kind=JobKind.FLOW, same_worker=False), target, timeout)
+            terms = _terms(new, target, target.tag or FLOW_TAG, "flow")
+    if module.cache_ttl is not None:
+        terms = msgspec.structs.replace(terms, cache_ttl_s=round(module.cache_ttl))
+    return (yield from _on_terms(new, terms, progress.workspace_id, module, seen))
+
+
+def _on_terms(new: Start, terms: _Terms, workspace: str, module: Module, seen: Seen) -> Asking:
+    """Return the job with its tag, its limit, and where its result is kept; with that result, when there is one."""
+    args = ""
+    if terms.cache_ttl_s or any("$" in (template or "") for template in (terms.tag, terms.limit_key)):
+        known = new.args
+        if new.args_of is not None:
+            known = yield Value(source="params", before=seen.before, names={"params": ArgsOf(new.args_of)})
+        args = bytes(known).decode()
+    tag = tags.fill(terms.tag, workspace, args)
+    if (wrong := tags.why_not(tag)) is not None:
+        raise Unanswered("TagError", f"step {module.id}, tag: {tag[:100]!r} is none: it {wrong}")
+    new = msgspec.structs.replace(new, tag=tag)
+    if terms.cache_ttl_s:
+        new = msgspec.structs.replace(new, cache_key=cache_key(workspace, terms.runnable, args))
+        # Not looked at before its time has come: a step that sleeps first is not answered at once.
+        kept = (yield Cached(new.cache_key or "")) if new.due_in_ms is None else None
+        if kept is not None:
+            return msgspec.structs.replace(new, answered=True, outcome=Outcome.SUCCESS, result=kept)
+        new = msgspec.structs.replace(new, cache_ttl_s=terms.cache_ttl_s)
+    if not terms.ceiling:
+        return new
+    of, path = terms.counted_as
+    return msgspec.structs.replace(
+        new, limit_key=tags.limit_key(terms.limit_key, workspace, path, args, of=of), limit_ceiling=terms.ceiling
+    )
 
 
 def answered(new: Start, result: msgspec.Raw) -> Start:
@@ -214,18 +279,28 @@ def result_of(ended: Ended) -> Known:
     return ended.result if ended.result != NULL else ResultOf(ended.job_id)
 
 
-def _of_target(new: Start, target: Target, tag: str, timeout: float | None, limit_key: str) -> Start:
+def _terms(new: Start, target: Target, tag: str, of: str) -> _Terms:
+    """Return the terms of what is deployed, by the same keys as when it runs by itself."""
+    return _Terms(
+        tag=tag,
+        ceiling=target.concurrent_limit,
+        limit_key=target.concurrency_key,
+        counted_as=(of, target.path),
+        runnable=f"{new.kind} {target.path} {target.hash}",
+        cache_ttl_s=target.cache_ttl_s,
+    )
+
+
+def _of_target(new: Start, target: Target, timeout: float | None) -> Start:
     return msgspec.structs.replace(
         new,
         path=target.path,
         hash=target.hash,
         language=target.language,
-        tag=tag,
         envs=target.envs,
         timeout_s=_seconds(timeout) or target.timeout_s,
         priority=new.priority or target.priority,
-        limit_key=(target.concurrency_key or limit_key) if target.concurrent_limit else None,
-        limit_ceiling=target.concurrent_limit or None,
+        erase_after_s=target.erase_after_s if new.erase_after_s is None else new.erase_after_s,
     )
 
 
@@ -234,13 +309,6 @@ def _tag(flow: Flow, progress: Progress, own: str | None, language: str) -> str:
     if progress.tag not in ("", FLOW_TAG) and not (flow.preserve_step_tags and own):
         return progress.tag
     return own or language
-
-
-def _limit_key(value: RawScript, progress: Progress, module: Module) -> str:
-    return (
-        value.custom_concurrency_key
-        or f"{progress.workspace_id}/flow/{progress.path or progress.scope_job}/{module.id}"
-    )
 
 
 def _code_hash(content: str, lock: str | None) -> str:

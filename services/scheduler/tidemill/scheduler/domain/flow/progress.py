@@ -65,6 +65,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     body: str | None = None
     own_args: msgspec.Raw = NULL
     """Of a body: the iteration that it is."""
+    permissioned_as: str = ""
+    depth: int = 0
+    """How many other flows it runs inside of."""
     tag: str = ""
     priority: int = 0
     timeout_s: int | None = None
