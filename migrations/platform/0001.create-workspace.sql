@@ -142,6 +142,7 @@ CREATE TABLE platform.flow_version (
     visible_to_runner_only boolean NOT NULL,
     cache_ttl_s            integer,
     erase_after_s          integer,
+    has_preprocessor       boolean NOT NULL DEFAULT false,
     deployment_message     text,
     created_by             text NOT NULL,
     created_at             timestamptz NOT NULL DEFAULT clock_timestamp()

@@ -111,7 +111,7 @@ class Stage:
         self, value: Mapping[str, Any], args: Mapping[str, Any] | None = None, **changes: Any
     ) -> uuid.UUID:
         """Ask for a flow and return its id."""
-        asked = a_job(kind="flowpreview", code=json.dumps(value), language="", tag="flow", **changes)
+        asked = a_job(**{"kind": "flowpreview", "code": json.dumps(value), "language": "", "tag": "flow", **changes})
         asked["permissions"] = {"username": "ann", "is_admin": False}
         _, said = await self.queue.ask(asked, args=args or {})
         self.publish(said)

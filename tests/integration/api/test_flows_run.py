@@ -110,15 +110,46 @@ async def test_a_flow_is_limited_by_its_key(api: House, key: str | None, counted
 
 
 async def test_a_flow_begins_with_its_preprocessor_unless_that_is_left_out(api: House) -> None:
-    version = await api.flow("u/ann/f")
+    version = await api.flow("u/ann/f", value={**VALUE, "preprocessor_module": {**CODE, "id": "preprocessor"}})
     for path in ("f/u/ann/f", f"fv/{version}"):
         for query, entrypoint in (({}, "preprocessor"), ({"skip_preprocessor": "true"}, None)):
             reply = await api.post("ann", f"jobs/run/{path}", {}, status=201, **query)
             assert (await asked(api, reply))["entrypoint"] == entrypoint
+    await api.flow("u/ann/g")
+    assert (await asked(api, await api.post("ann", "jobs/run/f/u/ann/g", {}, status=201)))["entrypoint"] is None
+
+
+async def test_a_preprocessor_gets_the_request_as_an_event(api: House) -> None:
+    await api.flow("u/ann/f", value={**VALUE, "preprocessor_module": {**CODE, "id": "preprocessor"}})
+    reply = await api.call(
+        "ann",
+        "POST",
+        "jobs/run/f/u/ann/f",
+        data=b'{"x": 1}',
+        headers={"Content-Type": "application/json", "X-Event": "push", "Cookie": "a=b"},
+        status=201,
+        y="2",
+        raw="true",
+    )
+    event = json.loads((await asked(api, reply))["args"])["event"]
+    headers = event.pop("headers")
+    assert event == {
+        "kind": "webhook",
+        "trigger_path": None,
+        "body": {"x": 1},
+        "raw_string": '{"x": 1}',
+        "query": {"y": "2", "raw": "true"},
+    }
+    assert headers["x-event"] == "push"
+    assert not {"authorization", "cookie"} & set(headers)
+    skipped = await api.post("ann", "jobs/run/f/u/ann/f", {"x": 1}, status=201, skip_preprocessor="true")
+    assert json.loads((await asked(api, skipped))["args"]) == {"x": 1}
 
 
 async def test_a_flow_says_how_long_its_results_serve_again_and_when_its_runs_are_erased(api: House) -> None:
-    await api.flow("u/ann/f", value={"modules": [], "cache_ttl": 60, "delete_after_secs": 0})
+    before = {**CODE, "id": "preprocessor"}
+    value = {"modules": [], "cache_ttl": 60, "delete_after_secs": 0, "preprocessor_module": before}
+    await api.flow("u/ann/f", value=value)
 
     async def row(args: Any = None, **query: Any) -> Mapping[str, Any]:
         return await asked(api, await api.post("ann", "jobs/run/f/u/ann/f", args or {}, status=201, **query))

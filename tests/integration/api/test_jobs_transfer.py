@@ -374,7 +374,9 @@ STEP = {"id": "a", "value": {"type": "identity"}}
 
 async def test_flows_are_brought_over_and_begin_anew(api: House) -> None:
     if (await api.get("ann", "flows/exists/u/ann/f")).json is False:
-        await api.flow("u/ann/f", [STEP])
+        code = {"type": "rawscript", "language": "bash", "content": "echo", "input_transforms": {}}
+        before = {"id": "preprocessor", "value": code}
+        await api.flow("u/ann/f", value={"modules": [STEP], "preprocessor_module": before})
     version = (await api.get("ann", "flows/get_latest_version/u/ann/f")).json["id"]
     for path, query in (("f/u/ann/f", {}), (f"fv/{version}", {"skip_preprocessor": "true"})):
         await api.post("ann", f"jobs/run/{path}", {"x": 1}, status=201, **query)

@@ -62,6 +62,14 @@ async def test_iterations_are_answered_from_what_was_kept(stage: Stage) -> None:
     assert stage.ran["c3"] == 2
 
 
+async def test_a_nested_flow_is_answered_from_what_was_kept(stage: Stage) -> None:
+    path = a_path()
+    await stage.deploy_flow(path, flow(step("c4", ADD, x=expr("flow_input.n"))), cache_ttl_s=600)
+    value = flow(nested("sub", path, n=expr("flow_input.n")), step("z", ADD, x=expr("results.sub")))
+    assert [(await stage.run(value, {"n": n})).result for n in (1, 1, 2)] == [3, 3, 4]
+    assert stage.ran["c4"] == 2
+
+
 # ---- limits
 
 
@@ -189,3 +197,17 @@ async def test_a_flow_that_runs_itself_ends(stage: Stage) -> None:
 async def test_text_that_names_a_variable_is_left_to_the_worker(stage: Stage) -> None:
     ended = await stage.run(flow(step("v", "lambda x, y: [x, y]", x="$var:u/ann/x", y=expr("resource('u/ann/y')"))))
     assert ended.result == ["$var:u/ann/x", "$res:u/ann/y"]
+
+
+# ---- what comes before the flow
+
+
+async def test_what_the_preprocessor_makes_are_the_arguments(stage: Stage) -> None:
+    path = a_path()
+    before = step("preprocessor", "lambda e: {'n': e['body']['x'] + 1}", e=expr("flow_input.event"))
+    value = flow(step("a", ADD, x=expr("flow_input.n")), preprocessor_module=before)
+    version = await stage.deploy_flow(path, value, has_preprocessor=True)
+    asked = {"kind": "flow", "path": path, "hash": str(version), "code": None, "entrypoint": "preprocessor"}
+    ended = await stage.run(value, {"event": {"kind": "webhook", "body": {"x": 1}}}, **asked)
+    assert ended.result == 3
+    assert (await stage.run(value, {"n": 5}, **{**asked, "entrypoint": None})).result == 6

@@ -1,6 +1,7 @@
 """How a webhook's request becomes arguments."""
 
 import base64
+import json
 from collections.abc import Callable
 
 import msgspec
@@ -166,3 +167,31 @@ def test_what_is_no_event_is_refused(text: str) -> None:
 def test_an_event_with_bytes_is_refused_by_name() -> None:
     with pytest.raises(Unsupported, match="data_base64"):
         from_event(f'{{{EVENT}, "data_base64": "AA=="}}')
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "how", "wanted"),
+    [
+        ("application/json", b'{"a": 1}', {}, ({"a": 1}, None)),
+        ("application/json", b'{"body": 1}', {}, ({"body": 1}, None)),
+        ("application/json", b"[1, 2]", {}, ([1, 2], None)),
+        ("application/json", b'{"a": 1}', {"wrap": True}, ({"a": 1}, None)),
+        ("application/json", b'{"a": 1}', {"raw": True}, ({"a": 1}, '{"a": 1}')),
+        ("application/json", b'{"raw_string": "x"}', {}, ({"raw_string": "x"}, None)),
+        ("text/plain", b"hello", {}, ("hello", "hello")),
+        ("application/x-www-form-urlencoded", b"body=1&x=2", {}, ({"body": "1", "x": "2"}, None)),
+        ("application/x-www-form-urlencoded", b"body=1", {}, ({"body": "1"}, None)),
+        ("", b"", {}, ({}, None)),
+    ],
+)
+def test_an_event_holds_the_body_as_it_came(
+    content_type: str, body: bytes, how: dict[str, bool], wanted: tuple[object, str | None]
+) -> None:
+    headers = CIMultiDict({"X-Event": "push", "Authorization": "Bearer x"})
+    query = MultiDict({"a": "b", "token": "secret"})
+    is_bare = not how.get("wrap") and body[:1] == b"{"
+    sent = args.from_body(content_type, None, body, content_type, **how)
+    made = args.as_event(sent, headers, query, content_type=content_type, is_bare=is_bare, raw=how.get("raw", False))
+    event = json.loads(made)["event"]
+    assert (event["kind"], event["body"], event["raw_string"]) == ("webhook", *wanted)
+    assert (event["query"], event["headers"]) == ({"a": "b"}, {"x-event": "push"})

@@ -107,6 +107,7 @@ def static(value: Any) -> dict[str, Any]:
         (with_(sleep=static(True)), ("'a'", "sleep")),
         (with_(priority=101), ("'a'", "priority")),
         (with_(cache_ttl=-1), ("'a'", "cache_ttl")),
+        ({**loop(), "cache_ttl": 5}, ("'l'", "cache_ttl")),
         (with_(delete_after_secs=-1), ("'a'", "delete_after_secs")),
         (with_(debouncing={"debounce_delay_s": 1}), ("'a'", "debouncing")),
         (with_(skip_if={"expr": 7}), ("'a'", "skip_if.expr")),
@@ -161,6 +162,20 @@ def test_one_id_may_not_stand_in_two_places() -> None:
     assert "'a'" in said(code(), loop(code()))
     assert "'l'" in said(loop(), of_type("branchall", branches=[{"modules": [loop()]}]))
     read(code(), failure_module=code("failure"), preprocessor_module=code("preprocessor"))
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_refused"),
+    [("results.a", True), ("[results['a']]", True), ("1 + results?.a", True), ("flow_input.results.a", False)],
+)
+def test_a_preprocessor_does_not_see_results(expression: str, is_refused: bool) -> None:
+    transforms = {"x": {"type": "javascript", "expr": expression}}
+    before = code("preprocessor", input_transforms=transforms)
+    if is_refused:
+        with pytest.raises(Unprocessable, match=r"input_transforms\.x"):
+            read(preprocessor_module=before)
+    else:
+        read(preprocessor_module=before)
 
 
 def test_one_worker_does_one_thing_at_a_time() -> None:

@@ -58,6 +58,7 @@ _UNSAFE_IDS = frozenset({"__proto__"})
 _HASH = re.compile(r"[0-9a-f]{1,16}", re.ASCII)
 _STEP = re.compile(r"\.([a-z_0-9]+)|\[(\d+|\.\.\.)\]")
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<where>.*)`)?", re.DOTALL)
+_RESULTS = re.compile(r"""(?<![\w$.'"])results\s*(?:\[|\??\.)""")
 _DEBOUNCING = (
     "debounce_delay_s",
     "debounce_key",
@@ -102,6 +103,7 @@ def read(value: bytes) -> Checked:
     if len(everything) > MOST_MODULES:
         raise Unprocessable(f"The flow has {len(everything)} modules, more than {MOST_MODULES}.")
     _check_ids(flow)
+    _check_preprocessor(flow)
     expressions = list(_of_flow(flow))
     scripts: dict[str, str] = {}
     versions: dict[str, str] = {}
@@ -234,6 +236,12 @@ def _check_flow(flow: Flow) -> None:
     _check_range(None, "delete_after_secs", flow.delete_after_secs, LONGEST_WAIT_S)
 
 
+def _check_preprocessor(flow: Flow) -> None:
+    for expression in () if flow.preprocessor_module is None else _expressions(flow.preprocessor_module):
+        if _RESULTS.search(expression.text):
+            raise _wrong(PREPROCESSOR, expression.field, "refers to results, and no step runs before the preprocessor")
+
+
 def _check_module(module: Module, *, same_worker: bool) -> None:
     for field, number, most in (
         ("priority", module.priority, 100),
@@ -249,6 +257,9 @@ def _check_module(module: Module, *, same_worker: bool) -> None:
         _check_suspend(module.id, module.suspend)
     for field, transform, limit in _transforms(module):
         _check_transform(module.id, field, transform, limit)
+    if module.cache_ttl and not isinstance(module.value, RawScript | Script | SubFlow):
+        why = "is for scripts and flows only: what other steps answer hangs on more than their inputs"
+        raise _wrong(module.id, "cache_ttl", why)
     _check_value(module, same_worker=same_worker)
 
 

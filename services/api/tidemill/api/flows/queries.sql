@@ -17,9 +17,9 @@ INSERT INTO platform.flow (workspace_id, path) VALUES ($1, $2) RETURNING id;
 -- The new version is what its path shows and runs, also where the flow was archived.
 WITH made AS (
     INSERT INTO platform.flow_version (flow_id, summary, description, value, schema, tag, labels, concurrent_limit, concurrency_key,
-                                       priority, timeout_s, visible_to_runner_only, cache_ttl_s, erase_after_s, deployment_message, flows, locks, lock_job,
-                                       created_by)
-    VALUES ($1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) RETURNING id
+                                       priority, timeout_s, visible_to_runner_only, cache_ttl_s, erase_after_s, has_preprocessor,
+                                       deployment_message, flows, locks, lock_job, created_by)
+    VALUES ($1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21) RETURNING id
 )
 UPDATE platform.flow f SET version = made.id, path = $2, archived = false FROM made WHERE f.id = $1 RETURNING f.version;
 

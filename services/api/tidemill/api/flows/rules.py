@@ -56,6 +56,7 @@ def columns(new: EditFlow, flow: Flow) -> Mapping[str, Any]:
         "visible_to_runner_only": new.visible_to_runner_only or False,
         "cache_ttl_s": None if flow.cache_ttl is None else int(flow.cache_ttl) or None,
         "erase_after_s": flow.delete_after_secs,
+        "has_preprocessor": flow.preprocessor_module is not None,
         "deployment_message": new.deployment_message or None,
     }
 

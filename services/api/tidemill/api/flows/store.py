@@ -32,6 +32,7 @@ _OF_A_VERSION = (
     "visible_to_runner_only",
     "cache_ttl_s",
     "erase_after_s",
+    "has_preprocessor",
     "deployment_message",
 )
 

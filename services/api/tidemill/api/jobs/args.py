@@ -96,6 +96,39 @@ def with_values(args: str, more: Mapping[str, msgspec.Raw]) -> str:
     return _encode({**_object.decode(args), **more}) if more else args
 
 
+def as_event(
+    args: str,
+    headers: MultiMapping[str],
+    query: MultiMapping[str],
+    *,
+    content_type: str = "",
+    is_bare: bool = True,
+    raw: bool = False,
+) -> str:
+    """Return the one argument `event` that a preprocessor gets: a webhook's body and what came with it.
+
+    `args` is what the body means; one that `is_bare` is not wrapped in it. What carries credentials is left out.
+    """
+    fields = _object.decode(args)
+    is_json = _is_json(content_type)
+    is_text = not is_json and list(fields) == ["raw_string"]
+    raw_string = fields.pop("raw_string", None) if raw or is_text else None
+    body: object = fields
+    if is_text:
+        body = raw_string
+    elif list(fields) == ["body"] and is_json and not is_bare:
+        body = fields["body"]
+    event = {
+        "kind": "webhook",
+        "trigger_path": None,
+        "body": body,
+        "raw_string": raw_string,
+        "query": {name: value for name, value in query.items() if name.lower() not in _CREDENTIALS},
+        "headers": {name.lower(): value for name, value in headers.items() if name.lower() not in _CREDENTIALS},
+    }
+    return _encode({"event": event})
+
+
 def from_headers(names: str | None, headers: MultiMapping[str]) -> Mapping[str, str]:
     """Return the headers that a comma list names, as arguments: `X-Event-Id` becomes `x_event_id`.
 

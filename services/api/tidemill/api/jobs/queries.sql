@@ -13,14 +13,14 @@ WHERE s.workspace_id = $1 AND s.hash = $2 AND NOT s.deleted AND platform.may_rea
 
 -- name: flow_by_path
 SELECT f.path, v.id::text AS hash, v.tag, v.timeout_s, v.concurrent_limit, v.concurrency_key, v.priority, v.visible_to_runner_only,
-       v.cache_ttl_s, v.erase_after_s
+       v.cache_ttl_s, v.erase_after_s, v.has_preprocessor
 FROM platform.flow f JOIN platform.flow_version v ON v.id = f.version
 WHERE f.workspace_id = $1 AND f.path = $2 AND NOT f.archived AND NOT f.deleted AND platform.may_read(f.path, $3, $4);
 
 -- name: flow_by_version
 -- A version of an archived flow still runs by its number.
 SELECT f.path, v.id::text AS hash, v.tag, v.timeout_s, v.concurrent_limit, v.concurrency_key, v.priority, v.visible_to_runner_only,
-       v.cache_ttl_s, v.erase_after_s
+       v.cache_ttl_s, v.erase_after_s, v.has_preprocessor
 FROM platform.flow_version v JOIN platform.flow f ON f.id = v.flow_id
 WHERE f.workspace_id = $1 AND v.id = $2 AND NOT f.deleted AND platform.may_read(f.path, $3, $4);
 

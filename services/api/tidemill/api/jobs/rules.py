@@ -150,6 +150,7 @@ class Runnable(msgspec.Struct, frozen=True, kw_only=True):
     visible_to_runner_only: bool = False
     cache_ttl_s: int | None = None
     erase_after_s: int | None = None
+    has_preprocessor: bool = False
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

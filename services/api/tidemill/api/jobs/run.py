@@ -78,16 +78,35 @@ async def sent_args(call: Call) -> str:
     if isinstance(query, PayloadQuery):
         args = arguments.from_payload(query.payload)
     else:
-        named = "Content-Type" in call.request.headers
-        args = arguments.from_body(
-            call.request.content_type.lower() if named else "",
-            call.request.charset,
-            await call.raw_body(),
-            call.request.headers.get("Content-Type", ""),
-            wrap=query.wrap_body,
-            raw=query.raw,
-        )
+        args = await _from_body(call, query)
     return _with_extras(call, args)
+
+
+async def _from_body(call: Call, query: WaitQuery) -> str:
+    named = "Content-Type" in call.request.headers
+    return arguments.from_body(
+        call.request.content_type.lower() if named else "",
+        call.request.charset,
+        await call.raw_body(),
+        call.request.headers.get("Content-Type", ""),
+        wrap=query.wrap_body,
+        raw=query.raw,
+    )
+
+
+async def sent_event(call: Call) -> str:
+    """Return the request itself as the one argument `event`, for what makes arguments of it."""
+    query: PayloadQuery | WaitQuery = call.query
+    if isinstance(query, PayloadQuery):
+        return arguments.as_event(arguments.from_payload(query.payload), call.request.headers, call.request.query)
+    return arguments.as_event(
+        await _from_body(call, query),
+        call.request.headers,
+        call.request.query,
+        content_type=call.request.content_type.lower() if "Content-Type" in call.request.headers else "",
+        is_bare=not query.wrap_body and (await call.raw_body()).lstrip()[:1] == b"{",
+        raw=query.raw,
+    )
 
 
 def written_args(call: Call, args: msgspec.Raw) -> str:

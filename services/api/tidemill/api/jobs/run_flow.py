@@ -15,14 +15,14 @@ from tidemill.shared.flow import PREPROCESSOR
 
 async def path(call: Call) -> web.StreamResponse:
     """Request a job of the flow at a path and answer its id."""
-    args = await run.sent_args(call)
-    return await run.id_of(call, await _by_path(call), args)
+    flow = await _by_path(call)
+    return await run.id_of(call, flow, await _args(call, flow))
 
 
 async def version(call: Call) -> web.StreamResponse:
     """Request a job of one version of a flow and answer its id."""
-    args = await run.sent_args(call)
-    return await run.id_of(call, await _by_version(call), args)
+    flow = await _by_version(call)
+    return await run.id_of(call, flow, await _args(call, flow))
 
 
 async def preview(call: Call) -> web.StreamResponse:
@@ -33,14 +33,14 @@ async def preview(call: Call) -> web.StreamResponse:
 
 async def wait_for_path(call: Call) -> web.StreamResponse:
     """Run the flow at a path and answer its result."""
-    args = await run.sent_args(call)
-    return await run.result_of(call, await _by_path(call), args)
+    flow = await _by_path(call)
+    return await run.result_of(call, flow, await _args(call, flow))
 
 
 async def wait_for_version(call: Call) -> web.StreamResponse:
     """Run one version of a flow and answer its result."""
-    args = await run.sent_args(call)
-    return await run.result_of(call, await _by_version(call), args)
+    flow = await _by_version(call)
+    return await run.result_of(call, flow, await _args(call, flow))
 
 
 async def wait_for_preview(call: Call) -> web.StreamResponse:
@@ -75,7 +75,14 @@ async def _by_version(call: Call) -> Runnable:
     return _entered(call, flow)
 
 
+async def _args(call: Call, flow: Runnable) -> str:
+    """Return what was sent as arguments, or for a preprocessor the event that the request is."""
+    return await run.sent_args(call) if flow.entrypoint is None else await run.sent_event(call)
+
+
 def _entered(call: Call, flow: Runnable) -> Runnable:
     """Return the flow with where it begins: at its preprocessor, if it has one, unless that is to be left out."""
     query: FlowRunQuery | FlowWaitQuery | FlowPayloadQuery = call.query
-    return flow if query.skip_preprocessor else structs.replace(flow, entrypoint=PREPROCESSOR)
+    if query.skip_preprocessor or not flow.has_preprocessor:
+        return flow
+    return structs.replace(flow, entrypoint=PREPROCESSOR)

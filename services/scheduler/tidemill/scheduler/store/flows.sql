@@ -33,4 +33,5 @@ SELECT hash, path, language, tag, envs, timeout_s, concurrent_limit, concurrency
 FROM platform.script_to_run($1, $2, $3, $4, $5)
 
 -- name: flow_to_run
-SELECT version, path, tag, timeout_s, concurrent_limit, concurrency_key, priority FROM platform.flow_to_run($1, $2, $3, $4)
+SELECT version, path, tag, timeout_s, concurrent_limit, concurrency_key, priority, cache_ttl_s, erase_after_s
+FROM platform.flow_to_run($1, $2, $3, $4)
