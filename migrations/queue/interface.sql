@@ -2,7 +2,7 @@
 -- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
 -- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is or was canceled, TM004 worker not
 -- registered, TM005 no such transition, TM006 asked for before (the detail is the job's id), TM007 key used for another request,
--- TM008 workspace closed, TM009 the job runs.
+-- TM008 workspace closed, TM009 the job runs, TM010 a list of results is too long.
 SET ROLE tidemill_queue_owner;
 
 -- What a caller fills in to ask for a job; a new optional field keeps the version.

@@ -160,7 +160,7 @@ $$;
 --   stop     a sentence: what is below is canceled for this reason
 --   at_step, wake_at
 --   end      how the flow ends
--- `answer` is `done`, `stale`, `gone` (it has ended) or `too_large` (a list longer than p_longest bytes; nothing was done).
+-- `answer` is `done`, `stale` or `gone` (it has ended). TM010: a list is longer than p_longest bytes.
 CREATE OR REPLACE FUNCTION queue.advance_flow(p_id uuid, p_version integer, p_changes json, p_longest integer)
 RETURNS TABLE (answer text, said json)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -188,9 +188,11 @@ BEGIN
         UPDATE queue.job SET args = p_changes -> 'args' WHERE id = l.id AND born = l.born;
     END IF;
     SELECT * INTO j FROM queue.job WHERE id = l.id AND born = l.born;
-    UPDATE queue.flow_child c SET state = t.state
-    FROM json_populate_recordset(NULL::queue.flow_child, p_changes -> 'take') t
-    WHERE c.flow_id = l.id AND c.born = l.born AND c.no = l.at_step AND c.attempt = t.attempt AND c.index = t.index AND c.state = 'ended';
+    IF p_changes -> 'take' IS NOT NULL THEN
+        UPDATE queue.flow_child c SET state = t.state
+        FROM json_populate_recordset(NULL::queue.flow_child, p_changes -> 'take') t
+        WHERE c.flow_id = l.id AND c.born = l.born AND c.no = l.at_step AND c.attempt = t.attempt AND c.index = t.index AND c.state = 'ended';
+    END IF;
     -- Before the waiting place becomes a step that runs.
     IF p_changes -> 'spend' IS NOT NULL THEN
         UPDATE queue.flow_resume r SET spent_on = (p_changes ->> 'spend')::smallint
@@ -218,7 +220,7 @@ BEGIN
     FOR v_no IN SELECT c::text::smallint FROM json_array_elements(p_changes -> 'collect') c LOOP
         v_list := queue.collected(l.id, l.born, v_no);
         IF octet_length(v_list) > p_longest THEN
-            -- Undone as a whole: the caller decides anew, knowing this.
+            -- Undone as a whole: the caller decides anew, knowing this. Not caught here: that would cost every call a savepoint.
             RAISE EXCEPTION 'the list of step % has % bytes', v_no, octet_length(v_list) USING ERRCODE = 'TM010';
         END IF;
         UPDATE queue.flow_step s SET result = v_list::json WHERE s.flow_id = l.id AND s.born = l.born AND s.no = v_no;
@@ -252,8 +254,6 @@ BEGIN
             END, 'null'), NULL, NULL, NULL);
     END IF;
     RETURN QUERY SELECT 'done', queue.flatten(v_said);
-EXCEPTION WHEN SQLSTATE 'TM010' THEN
-    RETURN QUERY SELECT 'too_large', NULL::json;
 END
 $$;
 

@@ -5,8 +5,9 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from asyncpg import PostgresError
 
-from tidemill.chassis.database import Database
+from tidemill.chassis.database import Database, sqlstate
 from tidemill.chassis.sql import load as load_queries
 from tidemill.scheduler.domain.flow.asks import Target
 from tidemill.scheduler.domain.flow.changes import Changes
@@ -18,6 +19,7 @@ HEARD_AT_ONCE = 50
 """The most ends of jobs that one decision hears of."""
 _INLINE_BYTES = 64 << 10
 """Results and arguments up to this size come with the progress; larger ones are read when they are looked at."""
+_TOO_LARGE = "TM010"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +72,12 @@ async def advance(
 ) -> tuple[Answer, str | None]:
     """Write down what was decided, if the flow still stands as it was read; return what has to be published."""
     text = msgspec.json.encode(changes).decode()
-    row = await database.fetchrow(QUERIES.advance, flow_id, version, text, longest)
+    try:
+        row = await database.fetchrow(QUERIES.advance, flow_id, version, text, longest)
+    except PostgresError as error:
+        if sqlstate(error) == _TOO_LARGE:
+            return Answer.TOO_LARGE, None
+        raise
     assert row is not None
     return Answer(row["answer"]), row["said"]
 

@@ -8,7 +8,7 @@ import msgspec
 from tidemill.chassis.database import Database
 from tidemill.scheduler.domain.flow.progress import Progress, Walk
 from tidemill.scheduler.store import flows
-from tidemill.shared.flow import Body, Flow, Module, modules_of, read
+from tidemill.shared.flow import Body, Flow, Module, RawScript, every_module, modules_of, read
 
 _KEPT_BYTES = 64 << 20
 
@@ -25,6 +25,14 @@ class Definition:
         self.locks: Mapping[str, str] = {} if locks is None else msgspec.json.decode(locks, type=dict[str, str])
         self.size = len(value) + len(locks or "")
         self._bodies: dict[str, Sequence[Module]] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no lock is to be found any more."""
+        return not any(
+            isinstance(each.value, RawScript) and each.value.lock is None and each.id not in self.locks
+            for each in every_module(self.flow)
+        )
 
     def walk(self, body: str | None) -> Walk:
         """Return what a job of this body walks through; raises NoSuchBody."""
@@ -48,7 +56,7 @@ class Definitions:
         definition = self._kept.get(key)
         if definition is None:
             definition = await self._read(progress)
-            if progress.flow_version is None or definition.locks:
+            if progress.flow_version is None or definition.is_complete:
                 self._keep(key, definition)
         else:
             self._kept.move_to_end(key)
