@@ -36,11 +36,13 @@ CREATE TABLE queue.job (
     email            text NOT NULL,
     permissions      json NOT NULL,
     traceparent      text,
+    restarted_from   json,
     PRIMARY KEY (id, born)
 ) PARTITION BY RANGE (born);
 CREATE INDEX job_newest ON queue.job (workspace_id, born DESC, id DESC);
 COMMENT ON TABLE queue.job IS 'What was asked for; one partition a day of `born`, the instant inside the job''s UUIDv7.';
 COMMENT ON COLUMN queue.job.scope_job IS 'The innermost flow of its own around the job: whose value it walks and whose results its expressions see.';
+COMMENT ON COLUMN queue.job.restarted_from IS 'Of a flow: the run that it takes up, and where.';
 COMMENT ON COLUMN queue.job.step_id IS 'The module of the flow above that the job was made for.';
 COMMENT ON COLUMN queue.job.cache_key IS 'Under which its result is kept for `cache_ttl_s`, if it ends well.';
 COMMENT ON COLUMN queue.job.erase_after_s IS 'What it was given and leaves behind is erased so long after its end, or after that of the highest flow around it.';

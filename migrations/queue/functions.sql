@@ -285,7 +285,8 @@ BEGIN
                     SELECT unnest(s.job_id || s.failed_retries) AS id FROM queue.flow_step s WHERE s.flow_id = e.job_id AND s.born = v_born
                     UNION ALL
                     SELECT c.job_id FROM queue.flow_child c WHERE c.flow_id = e.job_id AND c.born = v_born) b
-                WHERE b.id IS NOT NULL
+                -- What was taken over from another run stays that one's.
+                WHERE EXISTS (SELECT FROM queue.job j WHERE j.id = b.id AND j.born = queue.locate(b.id) AND j.parent_job = e.job_id)
                 ON CONFLICT (job_id) DO UPDATE SET due_at = excluded.due_at, root_flow = NULL;
             END IF;
             INSERT INTO queue.erasure (job_id, due_at, after_s)

@@ -2,7 +2,7 @@
 -- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
 -- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is or was canceled, TM004 worker not
 -- registered, TM005 no such transition, TM006 asked for before (the detail is the job's id), TM007 key used for another request,
--- TM008 workspace closed, TM009 the job runs, TM010 a list of results is too long.
+-- TM008 workspace closed, TM009 the job runs, TM010 a list of results is too long, TM011 what is to be taken up is not there.
 SET ROLE tidemill_queue_owner;
 
 -- What a caller fills in to ask for a job; a new optional field keeps the version.
@@ -17,7 +17,7 @@ BEGIN
             reply_to text, traceparent text, request_key text, request_digest text, key_lasts_s integer,
             code_hash text, scope_job uuid, step_id text, step_no smallint, step_index integer, erase_after_s integer,
             cache_key text, cache_ttl_s integer, shares_with uuid, only_worker uuid,
-            task_key text, replays boolean, depth smallint);
+            task_key text, replays boolean, depth smallint, restart json);
     END IF;
 END
 $$;
@@ -41,11 +41,12 @@ BEGIN
     END IF;
     INSERT INTO queue.job (id, born, workspace_id, kind, path, hash, language, code, code_hash, entrypoint, args, tag, priority, envs,
                            timeout_s, erase_after_s, cache_key, cache_ttl_s, limit_key, limit_ceiling, due_at, parent_job, root_job,
-                           scope_job, step_id, trigger_kind, visible_to_owner, created_at, created_by, permissioned_as, email, permissions, traceparent)
+                           scope_job, step_id, trigger_kind, visible_to_owner, created_at, created_by, permissioned_as, email, permissions, traceparent,
+                           restarted_from)
     VALUES (r.id, p_born, r.workspace_id, r.kind, r.path, r.hash, r.language, r.code, r.code_hash, r.entrypoint, p_args, r.tag,
             coalesce(r.priority, 0), coalesce(r.envs, '{}'), r.timeout_s, r.erase_after_s, r.cache_key, r.cache_ttl_s, r.limit_key,
             r.limit_ceiling, v_due, r.parent_job, p_root, r.scope_job, r.step_id, r.trigger_kind, coalesce(r.visible_to_owner, true), p_now, r.created_by,
-            r.permissioned_as, r.email, r.permissions, r.traceparent)
+            r.permissioned_as, r.email, r.permissions, r.traceparent, r.restart)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         -- With an id that the caller has minted: this very request was done before, and its answer was lost.
@@ -167,6 +168,9 @@ BEGIN
         END IF;
     END IF;
     SELECT * INTO v_job FROM queue.place_job(r, v_born, v_root, NULL, v_now, p_args);
+    IF r.restart IS NOT NULL THEN
+        PERFORM queue.take_up(v_job, r.restart);
+    END IF;
     IF v_kept.key IS NOT NULL THEN
         PERFORM queue.answer_at_once(v_job, 'success', v_kept.result);
         PERFORM queue.say_cached(v_job, v_kept.key);
@@ -859,7 +863,8 @@ SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesc
        coalesce(f.canceled_by, l.cancel_by) AS canceled_by, coalesce(f.canceled_reason, l.cancel_reason) AS canceled_reason,
        f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted, l.at_step, l.wake_at, l.progress,
        CASE l.state WHEN 'suspended' THEN (
-           SELECT s.state = 'waiting' FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step) END AS parked
+           SELECT s.state = 'waiting' FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step) END AS parked,
+       j.restarted_from
 FROM queue.job j
 LEFT JOIN queue.inline_code c ON c.hash = j.code_hash
 LEFT JOIN queue.finished_job f ON f.id = j.id AND f.born = j.born

@@ -15,6 +15,7 @@ DECLARE
     v_step  queue.flow_step;
     v_ended json;
     v_items json;
+    v_begin smallint;
 BEGIN
     SELECT * INTO l FROM queue.live_job WHERE id = p_id AND tag = 'flow';
     IF NOT FOUND THEN
@@ -27,6 +28,11 @@ BEGIN
         SELECT * INTO v_scope FROM queue.job WHERE id = j.scope_job AND born = queue.locate(j.scope_job);
     END IF;
     SELECT * INTO v_step FROM queue.flow_step WHERE flow_id = l.id AND born = l.born AND no = l.at_step;
+    IF v_step.flow_id IS NULL AND l.at_step IS NOT NULL THEN
+        -- Another run is taken up here: what it has done ends with the step before.
+        v_begin := l.at_step;
+        SELECT * INTO v_step FROM queue.flow_step WHERE flow_id = l.id AND born = l.born AND no = l.at_step - 1;
+    END IF;
     IF v_step.state = 'ended' THEN
         SELECT json_build_array(json_build_object('index', NULL, 'job_id', f.id, 'outcome', f.outcome,
             'result', CASE WHEN pg_column_size(f.result) <= p_inline THEN f.result END, 'stopped', v_step.stopped, 'handled', v_step.handled))
@@ -53,7 +59,7 @@ BEGIN
         'own_args', CASE j.kind WHEN 'flownode' THEN j.args END,
         'state', l.state, 'version', l.version, 'canceled', l.cancel_at IS NOT NULL, 'reply_to', l.reply_to,
         'deadline_at', l.deadline_at, 'now', clock_timestamp(),
-        'children_live', EXISTS (SELECT FROM queue.live_job c WHERE c.parent_job = l.id),
+        'begin_at', v_begin, 'children_live', EXISTS (SELECT FROM queue.live_job c WHERE c.parent_job = l.id),
         'step', CASE WHEN v_step.flow_id IS NOT NULL THEN json_build_object(
             'no', v_step.no, 'module', v_step.module, 'state', v_step.state, 'attempt', v_step.attempt, 'job_id', v_step.job_id,
             'failed_job', v_step.failed_job, 'conditions', v_step.conditions, 'failed_retries', coalesce(v_step.failed_retries, '{}'), 'total', v_step.total, 'started', v_step.started,

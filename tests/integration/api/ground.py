@@ -239,6 +239,10 @@ async def a_flow_that_ended(api: Api, plot: Plot) -> Good:
     return Good(named={"id": str(job)})
 
 
+async def a_flow_to_take_up(api: Api, plot: Plot) -> Good:
+    return Good({"step_id": "a"}, (await a_flow_that_ended(api, plot)).named)
+
+
 async def waiting_jobs(api: Api, plot: Plot) -> Good:
     return Good([(await a_waiting_job(api, plot)).named["id"]])
 
@@ -419,6 +423,7 @@ GOOD: Mapping[str, Callable[[Api, Plot], Awaitable[Good]]] = MappingProxyType(
         "POST /w/{workspace}/jobs_u/queue/cancel_persistent/{path...}": any_waiting_job,
         "GET /w/{workspace}/jobs/queue/scheduled_for/{id}": a_waiting_job,
         "GET /w/{workspace}/jobs/result_by_id/{id}/{node_id}": a_flow_that_ended,
+        "POST /w/{workspace}/jobs/restart/f/{id}": a_flow_to_take_up,
         "POST /w/{workspace}/jobs/run/batch_rerun_jobs": the_job_again,
         "POST /w/{workspace}/jobs/list_selected_job_groups": the_job,
         "POST /w/{workspace}/jobs/wac/inline_checkpoint/{id}": by_a_running_job({"key": "now", "result": 1}),

@@ -98,3 +98,24 @@ async def test_every_kind_of_module_as_it_ended(api: Api) -> None:
     assert json.dumps(job["raw_flow"]) == json.dumps(VALUE)
     said = (await who.get(f"/w/{workspace}/jobs/result_by_id/{flow_id}/o")).text
     assert "2" in said
+
+
+async def test_a_run_that_has_failed_is_taken_up(api: Api) -> None:
+    workspace = await api.workspace()
+    who = await api.person("boss", workspace=workspace, is_admin=True)
+    jobs = f"/w/{workspace}/jobs"
+    value = {"modules": [bash("a", "echo 1"), FAILS, bash("never", "echo 4")]}
+    first = (await who.post(f"{jobs}/run/preview_flow", {"value": value, "args": {}})).text
+    before = await ended(who, workspace, uuid.UUID(first))
+    again = await ended(
+        who, workspace, uuid.UUID((await who.post(f"{jobs}/restart/f/{first}", {"step_id": "bad"})).text)
+    )
+    fixed = {"modules": [value["modules"][0], bash("bad", "echo mended"), bash("never", "echo 4")]}
+    taken = {"flow_job_id": again["id"], "step_id": "bad"}
+    body = {"value": fixed, "args": {}, "restarted_from": taken}
+    mended = await ended(who, workspace, uuid.UUID((await who.post(f"{jobs}/run/preview_flow", body)).text))
+    assert [each["success"] for each in (before, again, mended)] == [False, False, True]
+    assert mended["flow_status"]["restarted_from"] == taken
+    kept = {job["flow_status"]["modules"][0]["job"] for job in (before, again, mended)}
+    assert len(kept) == 1
+    assert [each["type"] for each in mended["flow_status"]["modules"]] == ["Success"] * 3

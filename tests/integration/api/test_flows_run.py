@@ -185,7 +185,7 @@ async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:
     for name in ("memory_id", "retry"):
         for path in ("f/u/ann/f", f"fv/{version}"):
             assert name in (await api.post("ann", f"jobs/run/{path}", {}, status=422, **{name: "1"})).text
-    refused = {"skip_preprocessor": True, "restarted_from": {"flow_job_id": "x"}, "temp_script_refs": {"f/x/y": "0"}}
+    refused = {"skip_preprocessor": True, "temp_script_refs": {"f/x/y": "0"}}
     for name, value in refused.items():
         body = {"value": VALUE, "args": {}, name: value}
         assert name in (await api.post("ann", "jobs/run/preview_flow", body, status=422)).text

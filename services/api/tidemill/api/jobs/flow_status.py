@@ -78,6 +78,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     children: Children | None = None
 
 
+class RestartedFrom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which run was taken up, and where."""
+
+    flow_job_id: UUID
+    step_id: str
+    branch_or_iteration_n: int | UnsetType = UNSET
+    flow_version: int | UnsetType = UNSET
+
+
 class Walk(msgspec.Struct, frozen=True, kw_only=True):
     """What a job of a flow walks through, and its steps by their places; without a flow nobody knows it any more."""
 
@@ -86,6 +95,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     steps: Mapping[int, Step]
     at_step: int | None = None
     outcome: str | None = None
+    restarted_from: RestartedFrom | None = None
 
     @property
     def parked(self) -> Step | None:
@@ -170,14 +180,21 @@ class FlowStatus(msgspec.Struct, frozen=True, kw_only=True):
     failure_module: ModuleStatus
     preprocessor_module: ModuleStatus | UnsetType = UNSET
     retry: RetryStatus | UnsetType = UNSET
+    restarted_from: RestartedFrom | UnsetType = UNSET
 
 
+_restarted = msgspec.json.Decoder(RestartedFrom)
 _steps = msgspec.json.Decoder(list[Step])
 
 
 def read(rows: str) -> Mapping[int, Step]:
     """Return the steps of a flow by their places, from the JSON list of their rows."""
     return {step.no: step for step in _steps.decode(rows)}
+
+
+def restarted_from(text: str | None) -> RestartedFrom | None:
+    """Return which run was taken up, from what the job was asked for with."""
+    return None if text is None else _restarted.decode(text)
 
 
 def render(walk: Walk) -> FlowStatus:
@@ -195,6 +212,7 @@ def render(walk: Walk) -> FlowStatus:
         failure_module=_failure_module(walk),
         preprocessor_module=UNSET if preprocessor is None else _module(walk, preprocessor, None),
         retry=_retry(walk),
+        restarted_from=_or_unset(walk.restarted_from),
     )
 
 

@@ -24,6 +24,21 @@ SELECT f.path, v.id::text AS hash, v.tag, v.timeout_s, v.concurrent_limit, v.con
 FROM platform.flow_version v JOIN platform.flow f ON f.id = v.flow_id
 WHERE f.workspace_id = $1 AND v.id = $2 AND NOT f.deleted AND platform.may_read(f.path, $3, $4);
 
+-- name: flow_value
+SELECT v.value::text FROM platform.flow_version v JOIN platform.flow f ON f.id = v.flow_id WHERE f.workspace_id = $1 AND v.id = $2;
+
+-- name: restartable
+SELECT j.kind, j.path, j.hash, j.tag, j.code, j.args, j.outcome, j.deleted,
+       (SELECT coalesce(json_agg(json_build_object(
+            'no', s.no, 'module', s.module, 'state', s.state, 'total', s.total, 'ended', s.ended, 'failed', s.failed,
+            'has_items', s.items IS NOT NULL) ORDER BY s.no), '[]')
+        FROM queue.known_step s WHERE s.flow_id = $2 AND s.born = (SELECT queue.locate($2))) AS steps
+FROM queue.any_job j
+WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1
+  AND ($5::text[] IS NULL OR j.tag = ANY ($5))
+  AND ($4 OR j.created_by = $3 OR j.permissioned_as = 'u/' || $3
+       OR j.visible_to_owner AND j.path IS NOT NULL AND platform.may_read(j.path, $3, $4));
+
 -- name: request
 SELECT r.said FROM queue.request_job($1, $2, $3) r;
 
@@ -45,7 +60,7 @@ WHERE e.id IS NULL OR e.outcome IS NOT NULL;
 -- name: read
 -- Visible to admins, to who asked for it, to whom it runs as, and, unless that was not wanted, to readers of its path.
 SELECT j.id, j.workspace_id, j.kind, j.path, j.hash, j.language, CASE WHEN $6 AND j.kind <> 'flowpreview' THEN j.code END AS code,
-       j.entrypoint, j.args, j.tag, j.priority, j.due_at, j.parent_job, j.root_job, j.scope_job, j.step_id, j.at_step, j.trigger_kind, j.visible_to_owner,
+       j.entrypoint, j.args, j.tag, j.priority, j.due_at, j.parent_job, j.root_job, j.scope_job, j.step_id, j.at_step, j.restarted_from, j.trigger_kind, j.visible_to_owner,
        j.created_at, j.created_by, j.permissioned_as, j.email, j.state, j.outcome, j.result, j.started_at, j.finished_at, j.worker,
        j.canceled_by, j.canceled_reason, j.memory_peak_kb, j.labels, j.last_beat, j.worker_draining, j.deleted, j.parked,
        queue.workflow_status(j.id, j.born, 1000) AS workflow_steps,
@@ -76,7 +91,7 @@ WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1
 
 -- name: read_update
 -- State and log in one statement: who hears that it has ended has all that it printed.
-SELECT j.kind, j.entrypoint, j.scope_job, j.at_step, j.parked, j.state, j.outcome, j.memory_peak_kb, j.progress, coalesce(l.tail, '') AS tail, coalesce(l.tail_from, 0) AS tail_from,
+SELECT j.kind, j.entrypoint, j.scope_job, j.at_step, j.restarted_from, j.parked, j.state, j.outcome, j.memory_peak_kb, j.progress, coalesce(l.tail, '') AS tail, coalesce(l.tail_from, 0) AS tail_from,
        coalesce(l.units, 0) AS units, coalesce(r.tail, '') AS stream, coalesce(r.tail_from, 0) AS stream_from,
        coalesce(r.units, 0) AS stream_units, queue.workflow_status(j.id, j.born, 100) AS workflow_steps
 FROM queue.any_job j

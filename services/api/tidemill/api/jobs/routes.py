@@ -3,7 +3,20 @@
 from uuid import UUID
 
 from tidemill.api.http.route import Answer, Policy, Refused, Route, Who, answers_json, answers_text
-from tidemill.api.jobs import browse, cancel, change, dependencies, follow, look, rerun, rules, run, run_flow, transfer
+from tidemill.api.jobs import (
+    browse,
+    cancel,
+    change,
+    dependencies,
+    follow,
+    look,
+    rerun,
+    restart,
+    rules,
+    run,
+    run_flow,
+    transfer,
+)
 from tidemill.api.jobs.portable import Completed, ExportQuery, PortableCompleted, PortableQueued, Queued
 from tidemill.api.jobs.schemas import (
     BatchRerun,
@@ -33,6 +46,8 @@ from tidemill.api.jobs.schemas import (
     Raw,
     RawDependencies,
     RequestQuery,
+    RestartFlow,
+    RestartQuery,
     ResultMaybe,
     ResultQuery,
     RunQuery,
@@ -70,6 +85,8 @@ _NO_FLOW = answers_text(
     " request."
 )
 _MISSING = answers_text("There is none that you may see.")
+_NO_RUN = answers_text("There is no run that you may see to be taken up.")
+_UNENDED = answers_text("The run that is to be taken up has not ended, or is not there any more as it was.")
 _UNFINISHED = answers_text("There is none that you may see, or it has not ended yet.")
 _TOO_LONG = answers_text("More jobs wait than queue_limit allows.")
 _TOO_LATE = answers_text("The job did not end in time and was canceled.")
@@ -232,7 +249,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Run a flow without deploying it",
         query=RequestQuery,
         body=FlowPreview,
-        answers={201: _ID, 422: _NO_FLOW},
+        answers={201: _ID, 404: _NO_RUN, 409: _UNENDED, 422: _NO_FLOW},
         tolerates=rules.RUN_TOLERATES,
         refuses=rules.FLOW_PREVIEW_REFUSES,
         audited="jobs.run.flow_preview",
@@ -290,10 +307,34 @@ ROUTES: tuple[Route, ...] = (
         summary="Run a flow without deploying it and answer its result",
         query=RequestQuery,
         body=FlowPreview,
-        answers={200: _REPLY, 422: _NO_FLOW, 504: _TOO_LATE},
+        answers={200: _REPLY, 404: _NO_RUN, 409: _UNENDED, 422: _NO_FLOW, 504: _TOO_LATE},
         tolerates=rules.RUN_TOLERATES,
         refuses=rules.FLOW_PREVIEW_REFUSES,
         audited="jobs.run.flow_preview",
+    ),
+    Route(
+        method="POST",
+        path="/w/{workspace}/jobs/restart/f/{id}",
+        handler=restart.flow,
+        keyed=True,
+        policy=RUN,
+        resource="job:{id}",
+        summary="Take up a run of a flow that has ended at one of its steps, in a new run",
+        query=RestartQuery,
+        body=RestartFlow,
+        answers={
+            201: _ID,
+            404: _MISSING,
+            409: _UNENDED,
+            422: answers_text(
+                "The flow can't begin there: the step is named that stands in the way; or the Idempotency-Key was used"
+                " for another request."
+            ),
+            429: _TOO_LONG,
+        },
+        tolerates=rules.RUN_TOLERATES,
+        refuses=rules.RESTART_REFUSES,
+        audited="jobs.run.flow",
     ),
     Route(
         method="POST",

@@ -21,6 +21,7 @@ from tidemill.api.jobs.schemas import (
     Preview,
     RawDependencies,
     RequestQuery,
+    RestartQuery,
     RunQuery,
     UpdateQuery,
     WaitQuery,
@@ -48,8 +49,10 @@ FLOW_PREVIEW_REFUSES: Mapping[str, Refused] = {
     **FLOW_REFUSES,
     "cache_ttl": Refused(reason="only results of deployed versions are cached"),
     "skip_preprocessor": Refused(reason="a preview begins with the first module, never with the preprocessor"),
-    "restarted_from": Refused(reason="a preview begins with its first step"),
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
+}
+RESTART_REFUSES: Mapping[str, Refused] = {
+    "nested_path": Refused(reason="a flow is taken up at one of its own steps, not inside of a loop or a branch"),
 }
 PREVIEW_TOLERATES: Mapping[str, str] = {**RUN_TOLERATES}
 PREVIEW_REFUSES: Mapping[str, Refused] = {
@@ -131,6 +134,17 @@ class LineTooLong(HttpError):
     status = 429
 
 
+class Restart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of `queue.restart`: the run that a flow takes up, and at which of its steps."""
+
+    flow_job_id: UUID
+    step_id: str
+    at: int
+    branch_or_iteration_n: int | None = None
+    flow_version: int | None = None
+    total: int | None = None
+
+
 class Runnable(msgspec.Struct, frozen=True, kw_only=True):
     """What can be run: a version of a script or a flow, or what came with the request."""
 
@@ -151,6 +165,7 @@ class Runnable(msgspec.Struct, frozen=True, kw_only=True):
     cache_ttl_s: int | None = None
     erase_after_s: int | None = None
     has_preprocessor: bool = False
+    restart: Restart | None = None
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -188,6 +203,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cache_key: str | None = None
     cache_ttl_s: int | None = None
     erase_after_s: int | None = None
+    restart: Restart | None = None
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,7 +303,7 @@ def request(
 ) -> JobRequest:
     """Return the job to ask for; raises BadRequest, naming the parameter, and Forbidden for a tag."""
     limited = runnable.concurrent_limit
-    due_at, due_in_ms = _due(query) if isinstance(query, RunQuery) else (None, None)
+    due_at, due_in_ms = _due(query) if isinstance(query, RunQuery | RestartQuery) else (None, None)
     cache_ttl_s = _cache_ttl_s(runnable, query)
     tag = _tag(query.tag or runnable.tag or runnable.language, workspace, args)
     if not any_tag:
@@ -313,6 +329,7 @@ def request(
         cache_key=cache_key(workspace, _cached_as(runnable), args) if cache_ttl_s else None,
         cache_ttl_s=cache_ttl_s or None,
         erase_after_s=runnable.erase_after_s,
+        restart=runnable.restart,
         parent_job=query.parent_job,
         trigger_kind="webhook" if runnable.kind in _DEPLOYED and viewer.job_id is None else None,
         visible_to_owner=not (query.invisible_to_owner or runnable.visible_to_runner_only),
@@ -545,7 +562,7 @@ def _tag(template: str, workspace: str, args: str) -> str:
     return tag
 
 
-def _due(query: RunQuery) -> tuple[datetime | None, int | None]:
+def _due(query: RunQuery | RestartQuery) -> tuple[datetime | None, int | None]:
     if query.scheduled_for is not None and query.scheduled_in_secs is not None:
         raise BadRequest("The parameters scheduled_for and scheduled_in_secs exclude each other.")
     due_in_ms = None if query.scheduled_in_secs is None else query.scheduled_in_secs * 1000

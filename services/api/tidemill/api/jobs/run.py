@@ -194,7 +194,7 @@ async def _request(
         traceparent=current_traceparent(),
     )
     if (key := call.request.headers.get(_KEY)) is not None:
-        names = msgspec.json.encode([call.route.name, call.params, call.query])
+        names = msgspec.json.encode([call.route.name, call.params, call.query, runnable.restart])
         job = rules.with_key(job, key, names, (runnable.code or "").encode(), args.encode())
     what = runnable.path or runnable.hash or "preview"
     audit = call.audit("Execute", what, {"tag": job.tag}, span=str(job_id))

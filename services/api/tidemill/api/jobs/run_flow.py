@@ -7,7 +7,7 @@ from tidemill.api.flows import reading, references
 from tidemill.api.flows.version import number_of
 from tidemill.api.http.errors import NotFound
 from tidemill.api.http.route import Call
-from tidemill.api.jobs import rules, run, store
+from tidemill.api.jobs import restart, rules, run, store
 from tidemill.api.jobs.rules import Runnable
 from tidemill.api.jobs.schemas import FlowPayloadQuery, FlowPreview, FlowRunQuery, FlowWaitQuery
 from tidemill.shared.flow import PREPROCESSOR
@@ -53,6 +53,7 @@ async def previewed(call: Call, body: FlowPreview) -> Runnable:
     """Return what a preview runs; raises an HttpError, naming what is wrong, where it can't be run."""
     checked = await reading.read(bytes(body.value))
     runnable = rules.flow_preview(body, checked.flow)
+    runnable = structs.replace(runnable, restart=await restart.by_preview(call, body, checked.flow))
     await call.ctx.expressions.check(checked.expressions)
     absent = await references.check(call.ctx.database, call.workspace, runnable.path, checked, call.viewer)
     for module, missing in absent.items():

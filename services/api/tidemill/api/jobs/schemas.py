@@ -52,6 +52,13 @@ class RunQuery(WaitQuery, frozen=True, kw_only=True):
     scheduled_in_secs: Seconds | None = None
 
 
+class RestartQuery(RequestQuery, frozen=True, kw_only=True):
+    """How and when a run is taken up."""
+
+    scheduled_for: datetime | None = None
+    scheduled_in_secs: Seconds | None = None
+
+
 class FlowPayloadQuery(PayloadQuery, frozen=True, kw_only=True):
     """The same for a flow."""
 
@@ -81,6 +88,29 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
 
 
+Place = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+Version = Annotated[int, msgspec.Meta(ge=0, le=999_999_999_999_999_999)]
+
+
+class RestartFlow(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run that has ended is taken up, and by which version of its flow."""
+
+    step_id: str
+    branch_or_iteration_n: Place | None = None
+    flow_version: Version | None = None
+
+
+class RestartedFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """Which run is taken up, and where."""
+
+    flow_job_id: UUID | None = None
+    step_id: str | None = None
+    branch_or_iteration_n: Place | None = None
+    flow_version: Raw | UnsetType = UNSET
+    branch_chosen: Raw | UnsetType = UNSET
+    nested: Raw | UnsetType = UNSET
+
+
 class FlowPreview(msgspec.Struct, frozen=True, kw_only=True):
     """A flow to run without deploying it."""
 
@@ -88,6 +118,7 @@ class FlowPreview(msgspec.Struct, frozen=True, kw_only=True):
     args: msgspec.Raw = msgspec.Raw(b"{}")
     path: str | None = None
     tag: str | None = None
+    restarted_from: RestartedFrom | None = None
 
 
 class FlowDependencies(msgspec.Struct, frozen=True, kw_only=True):

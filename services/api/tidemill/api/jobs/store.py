@@ -44,6 +44,7 @@ _REFUSALS: Mapping[str, tuple[type[HttpError], str]] = {
     "TM001": (BadRequest, "The job_id is taken."),
     "TM002": (BadRequest, "The parent_job does not exist in this workspace."),
     "TM003": (Conflict, "The parent_job belongs to a job that is being canceled."),
+    "TM011": (Conflict, "The run that is to be taken up is not there any more as it was."),
     "TM008": (Forbidden, "This workspace is archived or deleted: nothing runs in it any more."),
     "TM007": (Unprocessable, "The Idempotency-Key was used for another request."),
 }
@@ -142,6 +143,17 @@ async def flow_by_path(db: Executor, workspace: str, path: str, viewer: Viewer) 
 async def flow_by_version(db: Executor, workspace: str, version: int, viewer: Viewer) -> Runnable | None:
     """Return one version of a flow, ready to run."""
     return _flow(await db.fetchrow(QUERIES.flow_by_version, workspace, version, viewer.username, viewer.is_admin))
+
+
+async def flow_value(db: Executor, workspace: str, version: int) -> str | None:
+    """Return the value of a version of a flow, as JSON text."""
+    value: str | None = await db.fetchval(QUERIES.flow_value, workspace, version)
+    return value
+
+
+async def restartable(db: Executor, workspace: str, job_id: UUID, viewer: Viewer) -> asyncpg.Record | None:
+    """Return a job as far as another may take it up, or None when there is none that the viewer may see."""
+    return await db.fetchrow(QUERIES.restartable, workspace, job_id, viewer.username, viewer.is_admin, viewer.only_tags)
 
 
 async def request(db: Executor, job: JobRequest, args: str, also: str | None) -> str:
@@ -276,6 +288,7 @@ async def _walk(
         steps=flow_status.read(found["steps"]),
         at_step=row["at_step"],
         outcome=row["outcome"],
+        restarted_from=flow_status.restarted_from(row["restarted_from"]),
     ), found["value"]
 
 

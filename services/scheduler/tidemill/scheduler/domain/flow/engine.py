@@ -127,7 +127,9 @@ class Decision:
     def decide(self) -> Asking:
         """Decide by where the current step stands."""
         step = self.progress.step
-        if step is None:
+        if self.progress.begin_at is not None:
+            yield from self._take_up(self.progress.begin_at, step)
+        elif step is None:
             yield from self._begin()
         elif step.state is StepState.WAITING:
             yield from approvals.decide(self, step)
@@ -169,6 +171,14 @@ class Decision:
             yield from self._start(PREPROCESSOR_NO, flow.preprocessor_module, Seen(before=PREPROCESSOR_NO))
         else:
             yield from self.enter(0)
+
+    def _take_up(self, no: int, before: Step | None) -> Asking:
+        """Begin where another run is taken up; what approvers have said there is said here, and no more than that."""
+        module = self.module(no - 1) if no > 0 else None
+        if before is None or module is None or module.suspend is None or approvals.needed(module.suspend) < 1:
+            yield from self.enter(no)
+        else:
+            yield from approvals.park(self, before, module)
 
     def enter(self, no: int, names: Mapping[str, Known] | None = None, pause: timedelta = timedelta(0)) -> Asking:
         """Go to a place; behind the last one the flow ends well."""

@@ -73,6 +73,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: int | None = None
     deadline_at: datetime | None = None
     preprocess: bool = False
+    begin_at: int | None = None
+    """Set where another run is taken up and nothing has begun here: at this place, right behind `step`."""
     step: Step | None = None
 
 
