@@ -874,7 +874,8 @@ LEFT JOIN queue.worker w ON w.worker_run = l.worker_run;
 -- What was asked for, without how it went: lists find along it which jobs they show.
 CREATE OR REPLACE VIEW queue.asked_job AS
 SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.entrypoint, j.args, j.tag, j.limit_key, j.parent_job, j.step_id,
-       j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.timeout_s
+       j.trigger_kind, j.visible_to_owner, j.created_at, j.created_by, j.permissioned_as, j.timeout_s,
+       j.due_at
 FROM queue.job j;
 
 -- Unfinished jobs only, for lists that would otherwise read every partition.

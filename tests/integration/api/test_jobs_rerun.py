@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -77,10 +78,30 @@ async def test_arguments_are_changed_by_static_transforms(api: House) -> None:
     assert (await newest(api, again))["args"] == {"a": {"x": None}, "b": 2, "c": None}
 
 
+async def test_arguments_are_computed_from_the_job_as_it_was(api: House) -> None:
+    first, second = await api.run("u/ann/s", {"a": 1, "b": [2]}), await api.run("u/ann/s", {"a": 5})
+    was = await newest(api, str(first))
+    transforms = {
+        "a": {"type": "javascript", "expr": "job.input.a + 1"},
+        "c": {"type": "javascript", "expr": "const { input, scheduled_for, ...rest } = job; rest"},
+        "d": {"type": "javascript", "expr": "new Date(job.scheduled_for).getTime()", "value": None},
+        "e": {"type": "javascript", "expr": "job.input.b[0]"},
+    }
+    again, failed = await rerun(api, first, second, options={"u/ann/s": {"input_transforms": transforms}})
+    args = (await newest(api, again))["args"]
+    moment = datetime.fromisoformat(was["scheduled_for"]).timestamp()
+    assert abs(args.pop("d") / 1000 - moment) < 0.002
+    job = {"id": str(first), "kind": "script", "script_path": "u/ann/s", "script_hash": was["script_hash"]}
+    assert args == {"a": 2, "b": [2], "c": job, "e": 2}
+    assert failed.startswith("Error: The input transform of e failed: ")
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"u/ann/s": {"input_transforms": {"a": {"type": "javascript", "expr": "job.id"}}}},
+        {"u/ann/s": {"input_transforms": {"a": {"type": "javascript", "expr": "1 +"}}}},
+        {"u/ann/s": {"input_transforms": {"a": {"type": "javascript"}}}},
+        {"u/ann/s": {"input_transforms": {"a": {"type": "javascript", "expr": "1", "value": 1}}}},
         {"u/ann/s": {"input_transforms": {"a": {"type": "static", "expr": "1"}}}},
         {"u/ann/s": {"input_transforms": {"a": {"type": "ai"}}}},
         {"u/ann/s": {"permissioned_as": "u/root"}},

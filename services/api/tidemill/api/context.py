@@ -48,6 +48,8 @@ class ApiContext:
     guesses: Guesses
     expressions: Expressions
     """Those of flows, read before a flow is taken."""
+    javascript: JavaScript
+    """Evaluates what callers want computed; no expression of a flow, which the scheduler does."""
     token_usage: TokenUsage
     groups: Groups
     closing: asyncio.Event
@@ -74,6 +76,7 @@ async def open_context(frame: Frame, settings: ApiSettings, waiters: "Waiters") 
             passwords=passwords,
             guesses=Guesses(frame.clock),
             expressions=Expressions(javascript),
+            javascript=javascript,
             token_usage=usage,
             groups=OnlyAll(),
             closing=asyncio.Event(),

@@ -184,10 +184,10 @@ WHERE u.workspace_id = $1 AND u.id > $6::uuid ORDER BY u.id LIMIT 1000;
 
 -- name: selected
 -- Those of the jobs that the viewer may see, in the order in which they were named.
-SELECT w.id, j.kind, j.path, j.hash, j.visible_to_owner, j.timeout_s
+SELECT w.id, j.kind, j.path, j.hash, j.visible_to_owner, j.timeout_s, j.due_at
 FROM unnest($2::uuid[]) WITH ORDINALITY AS w (id, no)
 CROSS JOIN LATERAL (
-    SELECT j.kind, j.path, j.hash, j.visible_to_owner, j.timeout_s FROM queue.asked_job j
+    SELECT j.kind, j.path, j.hash, j.visible_to_owner, j.timeout_s, j.due_at FROM queue.asked_job j
     WHERE j.id = w.id AND j.born = (SELECT queue.locate(w.id)) AND j.workspace_id = $1
       AND ($5::text[] IS NULL OR j.tag = ANY ($5))
       AND ($4 OR j.created_by = $3 OR j.permissioned_as = 'u/' || $3

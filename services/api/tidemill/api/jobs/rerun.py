@@ -12,9 +12,10 @@ from tidemill.api.http.answer import json
 from tidemill.api.http.errors import HttpError, NotFound, Unprocessable
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import args as arguments
-from tidemill.api.jobs import rules, store
+from tidemill.api.jobs import rules, store, transforms
 from tidemill.api.jobs.rules import Runnable
-from tidemill.api.jobs.schemas import BatchRerun, InputTransform, JobGroup, RequestQuery, RerunOptions, SchemaGroup
+from tidemill.api.jobs.schemas import BatchRerun, JobGroup, RequestQuery, RerunOptions, SchemaGroup
+from tidemill.api.jobs.transforms import Changes, Evaluation, JobAsItWas
 from tidemill.chassis.errors import DatabaseUnavailable
 from tidemill.chassis.outbox import to_say
 from tidemill.chassis.telemetry import current_traceparent
@@ -36,14 +37,16 @@ async def batch(call: Call) -> web.StreamResponse:
     body: BatchRerun = call.body
     jobs = await _selected(call, body.job_ids)
     options = _options(body, jobs)
-    changes = _changes(options)
+    evaluation = Evaluation(call.ctx.javascript)
+    changes = await _changes(options, evaluation)
     runnables = await _runnables(call, jobs, options)
     audit: str | None = to_say([call.audit("Execute", f"{len(jobs)} jobs", {"ids": [str(each.id) for each in jobs]})])
     response = web.StreamResponse(status=201, headers={"Content-Type": "text/plain; charset=utf-8"})
     await response.prepare(call.request)
     for each, runnable in zip(jobs, runnables, strict=True):
         try:
-            line = str(await _again(call, each, runnable, changes.get((each.kind, each.path or ""), {}), audit))
+            of = changes.get((each.kind, each.path or ""), {})
+            line = str(await _again(call, each, runnable, of, evaluation, audit))
             audit = None
         except HttpError as error:
             line = f"Error: {error.message}"
@@ -125,23 +128,17 @@ def _options(body: BatchRerun, jobs: Sequence[store.Selected]) -> _Options:
     return found
 
 
-def _changes(options: _Options) -> Mapping[_Of, Mapping[str, msgspec.Raw]]:
+async def _changes(options: _Options, evaluation: Evaluation) -> Mapping[_Of, Changes]:
     """Return which arguments become what, by what the jobs are of; raises Unprocessable naming the field."""
-    return {
-        (kind, path): {
-            name: _static(f"{path}.input_transforms.{name}", each) for name, each in of.input_transforms.items()
-        }
-        for (kind, path), of in options.items()
-    }
-
-
-def _static(where: str, transform: InputTransform) -> msgspec.Raw:
-    if transform.type != "static" or transform.expr is not msgspec.UNSET:
-        raise Unprocessable(
-            f"The input transform {where} is not supported: expressions are not evaluated yet, send"
-            ' {"type": "static", "value": ...}.'
-        )
-    return msgspec.Raw(b"null") if transform.value is msgspec.UNSET else transform.value
+    found: dict[_Of, Changes] = {}
+    for (kind, path), of in options.items():
+        changes = {}
+        for name, transform in of.input_transforms.items():
+            where = f"{path}.input_transforms.{name}"
+            changes[name] = transforms.read(where, transform)
+            await evaluation.check(where, changes[name])
+        found[(kind, path)] = changes
+    return found
 
 
 async def _runnables(call: Call, jobs: Sequence[store.Selected], options: _Options) -> Sequence[Runnable]:
@@ -178,12 +175,20 @@ async def _runnable(call: Call, kind: str, path: str, version: str) -> Runnable 
 
 
 async def _again(
-    call: Call, of: store.Selected, runnable: Runnable, changes: Mapping[str, msgspec.Raw], audit: str | None
+    call: Call, of: store.Selected, runnable: Runnable, changes: Changes, evaluation: Evaluation, audit: str | None
 ) -> UUID:
     args = await store.args_of(call.ctx.database, call.workspace, of.id)
     if args is None:
         raise NotFound(f"There is no job {of.id}.")
-    args, job_id = arguments.with_values(args, changes), new_job_id()
+    was = JobAsItWas(
+        id=of.id,
+        kind=of.kind,
+        script_path=of.path or "",
+        script_hash=of.hash,
+        scheduled_for=of.due_at,
+        input=msgspec.Raw(args.encode()),
+    )
+    args, job_id = arguments.with_values(args, await evaluation.values(was, changes)), new_job_id()
     job = rules.request(
         runnable,
         # Another version may have been given another time on purpose.

@@ -96,6 +96,7 @@ class Selected(msgspec.Struct, frozen=True, kw_only=True):
     hash: str | None
     visible_to_owner: bool
     timeout_s: int | None
+    due_at: datetime
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
