@@ -315,3 +315,18 @@ def test_a_flow_that_takes_too_long_is_stopped_and_then_fails() -> None:
     changes = decide(flow(raw()), timeout_s=5, deadline_at=NOW - timedelta(seconds=1))
     assert changes.end is not None
     assert changes.end.outcome is Outcome.FAILURE
+
+
+# ---- failure modules
+
+
+def test_what_a_failure_module_has_answered_below_is_the_answer() -> None:
+    row, ended = failed()
+    ended = msgspec.structs.replace(ended, handled=True)
+    value = flow(loop("a", [1], raw(), step("b", "code")), failure_module=step("failure", "code"))
+    for kind, body, handled in ((JobKind.FLOW, None, False), (JobKind.FLOW_NODE, "a", True)):
+        changes = decide(value, step=row, ended=[ended], kind=kind, body=body)
+        assert changes.end is not None
+        assert (changes.end.outcome, changes.end.handled) == (Outcome.FAILURE, handled)
+        assert changes.end.result == ended.result
+        assert not changes.start

@@ -408,9 +408,14 @@ class Decision:
             self.end(Outcome.FAILURE, result=(yield from self._error(step, result)), handled=True)
         elif module.continue_on_error:
             yield from self.after(msgspec.structs.replace(step, state=StepState.FAILURE), result, module)
+        elif step.handled:
+            # What the failure module has answered below is the answer of all that is around it.
+            self.put(row)
+            how = {"result_job": result.job_id} if isinstance(result, ResultOf) else {"result": result}
+            self.end(Outcome.FAILURE, handled=True, **how)
         else:
             self.put(row)
-            yield from self.fail(step.no, (yield from self._error(step, result)), known=step.handled or canceled)
+            yield from self.fail(step.no, (yield from self._error(step, result)), known=canceled)
 
     def fail(self, no: int, what: msgspec.Raw, *, known: bool | None = False) -> Asking:
         """Let the flow fail with an error, by way of the failure module unless one below has seen it."""
@@ -432,8 +437,9 @@ class Decision:
         return with_step((yield Value(source="result", before=step.no, names={"result": result})), step.module)
 
     def end(self, outcome: Outcome, **how: Any) -> None:
-        """End the flow."""
-        self.note(end=End(outcome=outcome, **how))
+        """End the flow; whoever runs it as a step is not to know that a failure module of its own has run."""
+        handled = bool(how.pop("handled", False)) and self.progress.kind is JobKind.FLOW_NODE
+        self.note(end=End(outcome=outcome, handled=handled, **how))
 
     def _result_of(self, step: Step) -> Known:
         return ListOf(step.no) if step.job_id is None else ResultOf(step.job_id)
