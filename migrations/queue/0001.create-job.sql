@@ -37,6 +37,7 @@ CREATE TABLE queue.job (
     permissions      json NOT NULL,
     traceparent      text,
     restarted_from   json,
+    early            json,
     PRIMARY KEY (id, born)
 ) PARTITION BY RANGE (born);
 CREATE INDEX job_newest ON queue.job (workspace_id, born DESC, id DESC);
@@ -44,6 +45,7 @@ COMMENT ON TABLE queue.job IS 'What was asked for; one partition a day of `born`
 COMMENT ON COLUMN queue.job.scope_job IS 'The innermost flow of its own around the job: whose value it walks and whose results its expressions see.';
 COMMENT ON COLUMN queue.job.restarted_from IS 'Of a flow: the run that it takes up, and where.';
 COMMENT ON COLUMN queue.job.step_id IS 'The module of the flow above that the job was made for.';
+COMMENT ON COLUMN queue.job.early IS 'Of a flow: what answers those who wait for it, while it goes on.';
 COMMENT ON COLUMN queue.job.cache_key IS 'Under which its result is kept for `cache_ttl_s`, if it ends well.';
 COMMENT ON COLUMN queue.job.erase_after_s IS 'What it was given and leaves behind is erased so long after its end, or after that of the highest flow around it.';
 COMMENT ON COLUMN queue.job.entrypoint IS 'The function to call; of a flownode, the body of the flow that it walks.';

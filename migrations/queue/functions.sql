@@ -239,7 +239,7 @@ CREATE OR REPLACE FUNCTION queue.blank(p_id uuid, p_born timestamptz) RETURNS vo
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-    UPDATE queue.job SET args = '{}' WHERE id = p_id AND born = p_born;
+    UPDATE queue.job SET args = '{}', early = NULL WHERE id = p_id AND born = p_born;
     UPDATE queue.finished_job SET result = NULL, deleted = true WHERE id = p_id AND born = p_born;
     DELETE FROM queue.log_chunk WHERE job_id = p_id AND born = p_born;
     UPDATE queue.flow_step SET items = NULL, result = NULL WHERE flow_id = p_id AND born = p_born;

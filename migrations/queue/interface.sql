@@ -864,7 +864,7 @@ SELECT j.id, j.born, j.workspace_id, j.kind, j.path, j.hash, j.language, coalesc
        f.memory_peak_kb, f.labels, w.beat_at AS last_beat, w.draining AS worker_draining, f.deleted, l.at_step, l.wake_at, l.progress,
        CASE l.state WHEN 'suspended' THEN (
            SELECT s.state = 'waiting' FROM queue.flow_step s WHERE s.flow_id = l.id AND s.born = l.born AND s.no = l.at_step) END AS parked,
-       j.restarted_from
+       j.restarted_from, j.early
 FROM queue.job j
 LEFT JOIN queue.inline_code c ON c.hash = j.code_hash
 LEFT JOIN queue.finished_job f ON f.id = j.id AND f.born = j.born

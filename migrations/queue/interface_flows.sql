@@ -158,6 +158,7 @@ $$;
 
 -- Write down what was decided on a flow: in `p_changes`
 --   args     what the preprocessor has made of the arguments
+--   early    what answers those who wait for the flow, although it goes on
 --   take     [{attempt, index, state}] children of the current step whose end was heard
 --   steps    [rows of flow_step] as they are from now on; what was kept of `items`, `result` and retries stays when left out
 --   start    [rows of step_request] its new jobs
@@ -192,6 +193,9 @@ BEGIN
     END IF;
     IF p_changes -> 'args' IS NOT NULL THEN
         UPDATE queue.job SET args = p_changes -> 'args' WHERE id = l.id AND born = l.born;
+    END IF;
+    IF p_changes -> 'early' IS NOT NULL THEN
+        UPDATE queue.job SET early = p_changes -> 'early' WHERE id = l.id AND born = l.born;
     END IF;
     SELECT * INTO j FROM queue.job WHERE id = l.id AND born = l.born;
     IF p_changes -> 'take' IS NOT NULL THEN

@@ -249,3 +249,22 @@ async def test_a_result_is_waited_for(api: House, way: str) -> None:
     assert json.loads(job["args"]) == {"x": 1}
     await api.post("ann", f"jobs_u/queue/cancel/{job['id']}", {})
     assert (await waiting).json["error"]["name"] == "Canceled"
+
+
+async def test_what_a_flow_answers_early_is_enough_unless_it_is_not_wanted(api: House) -> None:
+    await api.flow("u/ann/f", [CODE])
+    path = "jobs/run_wait_result/f/u/ann/f"
+    waiting = asyncio.ensure_future(api.post("ann", path, {}))
+    patient = asyncio.ensure_future(api.post("ann", path, {}, skip_early_return="true"))
+
+    async def both() -> Any:
+        rows = await api.queue.look.fetch("SELECT id FROM queue.job")
+        return rows if len(rows) == 2 else None
+
+    rows = await eventually(both)
+    await api.queue.look.execute("""UPDATE queue.job SET early = '{"early": true}'""")
+    assert (await waiting).json == {"early": True}
+    assert await api.queue.look.fetchval("SELECT count(*) FROM queue.live_job WHERE cancel_at IS NULL") == 2
+    for row in rows:
+        await api.post("ann", f"jobs_u/queue/cancel/{row['id']}", {})
+    assert (await patient).json["error"]["name"] == "Canceled"

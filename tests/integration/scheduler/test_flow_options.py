@@ -1,5 +1,6 @@
 """The options of flows and steps on real Postgres and a real scheduler."""
 
+import json
 import uuid
 from typing import Any
 
@@ -211,3 +212,33 @@ async def test_what_the_preprocessor_makes_are_the_arguments(stage: Stage) -> No
     ended = await stage.run(value, {"event": {"kind": "webhook", "body": {"x": 1}}}, **asked)
     assert ended.result == 3
     assert (await stage.run(value, {"n": 5}, **{**asked, "entrypoint": None})).result == 6
+
+
+# ---- an answer before the end
+
+
+async def test_a_flow_answers_early_and_goes_on(stage: Stage) -> None:
+    async def early(ended: Any) -> Any:
+        return json.loads(await stage.queue.look.fetchval("SELECT early FROM queue.job WHERE id = $1", ended.id) or "0")
+
+    steps = [step("a", ADD, x=1), step("b", ADD, x=2), step("c", ADD, x=3)]
+    for source, wanted in (("b", 3), ("({a: results.a, b: results['b']})", {"a": 2, "b": 3}), ("nowhere", 0)):
+        ended = await stage.run(flow(*steps, early_return=source))
+        assert (ended.result, await early(ended)) == (4, wanted)
+    ended = await stage.run(flow(*steps, early_return="results.b.x.y"))
+    assert (ended.outcome, await early(ended)) == ("failure", 0)
+    assert "early_return" in ended.result["error"]["message"]
+
+
+async def test_a_flow_has_answered_early_while_it_runs(stage: Stage) -> None:
+    line = flow(step("a", ADD, x=1), step("b", ADD, x=2), early_return="a")
+    line["modules"][1]["value"]["tag"] = "nobody"
+    flow_id = await stage.request(line)
+
+    async def answered() -> Any:
+        return await stage.queue.look.fetchval(
+            "SELECT early FROM queue.any_job WHERE id = $1 AND outcome IS NULL", flow_id
+        )
+
+    assert await eventually(answered) == "2"
+    stage.publish((await stage.queue.cancel(flow_id)).said)

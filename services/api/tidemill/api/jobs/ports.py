@@ -17,6 +17,14 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
     outcome: Outcome
     result: str
+    early: str | None = None
+    """Of a flow: what it has answered before its end."""
+
+
+class Early(msgspec.Struct, frozen=True):
+    """What a flow that goes on has answered already, as JSON text."""
+
+    early: str
 
 
 class Following(Protocol):
@@ -34,10 +42,12 @@ class Waiters(Protocol):
     def replica(self) -> ReplicaId:
         """The address of this replica: what a job's `reply_to` has to be."""
 
-    def expect(self, job_id: UUID, *, known: bool = False) -> AbstractContextManager[asyncio.Future[Ended]]:
+    def expect(
+        self, job_id: UUID, *, known: bool = False, early: bool = False
+    ) -> AbstractContextManager[asyncio.Future[Ended | Early]]:
         """Wait for a job from now on, before it is requested; the future resolves when it has ended.
 
-        One that is `known` was requested before and is looked at once now.
+        One that is `known` was requested before and is looked at once now. What a flow answers `early` is enough.
         """
 
     def requested(self, job_id: UUID, *, at_once: bool = False) -> None:

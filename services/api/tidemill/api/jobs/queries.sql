@@ -50,12 +50,12 @@ SELECT count(*) FROM (
 -- name: ended
 -- LATERAL with a LIMIT: each job is looked up in its own partition, whatever the planner believes about the others.
 -- One that is not there has neither an outcome nor a result.
-SELECT w.id, e.outcome, e.result
+SELECT w.id, e.outcome, e.result, e.early
 FROM unnest($1::uuid[]) AS w (id)
 LEFT JOIN LATERAL (
-    SELECT j.id, j.outcome, j.result FROM queue.any_job j
+    SELECT j.id, j.outcome, j.result, j.early FROM queue.any_job j
     WHERE j.id = w.id AND j.born = (SELECT queue.locate(w.id)) LIMIT 1) e ON true
-WHERE e.id IS NULL OR e.outcome IS NOT NULL;
+WHERE e.id IS NULL OR e.outcome IS NOT NULL OR e.early IS NOT NULL;
 
 -- name: read
 -- Visible to admins, to who asked for it, to whom it runs as, and, unless that was not wanted, to readers of its path.

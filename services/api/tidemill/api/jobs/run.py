@@ -11,10 +11,17 @@ from tidemill.api.http.errors import NotFound
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import args as arguments
 from tidemill.api.jobs import cancel, rules, store
-from tidemill.api.jobs.ports import Ended
+from tidemill.api.jobs.ports import Early
 from tidemill.api.jobs.reply import reply
 from tidemill.api.jobs.rules import AskedBefore, JobRequest, LineTooLong, NoResultInTime, Runnable
-from tidemill.api.jobs.schemas import PayloadQuery, Preview, RequestQuery, WaitQuery
+from tidemill.api.jobs.schemas import (
+    FlowPayloadQuery,
+    FlowWaitQuery,
+    PayloadQuery,
+    Preview,
+    RequestQuery,
+    WaitQuery,
+)
 from tidemill.chassis.outbox import to_say
 from tidemill.chassis.telemetry import current_traceparent
 from tidemill.shared.ids import new_job_id
@@ -135,14 +142,15 @@ async def result_of(call: Call, runnable: Runnable, args: str) -> web.StreamResp
     job_id = query.job_id or new_job_id()
     patience = call.ctx.settings.wait_result_timeout
     # Registered first: the job may have ended before its request is answered.
-    with call.ctx.waiters.expect(job_id) as answer:
+    early = not (isinstance(query, FlowWaitQuery | FlowPayloadQuery) and query.skip_early_return)
+    with call.ctx.waiters.expect(job_id, early=early) as answer:
         try:
             job = await _request(call, runnable, args, job_id, reply_to=call.ctx.waiters.replica)
             call.ctx.waiters.requested(job_id, at_once=job.cache_key is not None)
             async with asyncio.timeout(patience.total_seconds()):
-                ended: Ended = await answer
+                ended = await answer
         except AskedBefore as before:
-            return await _result_of_earlier(call, before.job_id)
+            return await _result_of_earlier(call, before.job_id, early=early)
         except TimeoutError:
             reason = f"no result within {patience.total_seconds():g} s"
             await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
@@ -152,21 +160,21 @@ async def result_of(call: Call, runnable: Runnable, args: str) -> web.StreamResp
                 reason = "the caller that waited for its result has gone"
                 await cancel.give_up(call.ctx, call.workspace, job_id, call.viewer.username, reason)
             raise
-    return reply(ended.result)
+    return reply(ended.early if isinstance(ended, Early) else ended.result)
 
 
-async def _result_of_earlier(call: Call, job_id: UUID) -> web.StreamResponse:
+async def _result_of_earlier(call: Call, job_id: UUID, *, early: bool) -> web.StreamResponse:
     """Answer the result of a job that an earlier request of the same key waits for; the job is that one's to cancel."""
     patience = call.ctx.settings.wait_result_timeout
-    with call.ctx.waiters.expect(job_id, known=True) as answer:
+    with call.ctx.waiters.expect(job_id, known=True, early=early) as answer:
         try:
             async with asyncio.timeout(patience.total_seconds()):
-                ended: Ended = await answer
+                ended = await answer
         except TimeoutError:
             raise NoResultInTime(
                 f"The job {job_id} goes on: no result within {patience.total_seconds():g} s."
             ) from None
-    return _replayed(reply(ended.result))
+    return _replayed(reply(ended.early if isinstance(ended, Early) else ended.result))
 
 
 def _replayed(answer: web.Response) -> web.Response:

@@ -63,12 +63,14 @@ class FlowPayloadQuery(PayloadQuery, frozen=True, kw_only=True):
     """The same for a flow."""
 
     skip_preprocessor: bool = False
+    skip_early_return: bool = False
 
 
 class FlowWaitQuery(WaitQuery, frozen=True, kw_only=True):
     """The same for a flow."""
 
     skip_preprocessor: bool = False
+    skip_early_return: bool = False
 
 
 class FlowRunQuery(RunQuery, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from tidemill.api.jobs import flow_status, raw_flow
 from tidemill.api.jobs.flow_status import FlowStatus
 from tidemill.api.jobs.portable import Ended as ImportedJob
 from tidemill.api.jobs.portable import Portable, PortableCompleted, PortableQueued
-from tidemill.api.jobs.ports import Ended
+from tidemill.api.jobs.ports import Early, Ended
 from tidemill.api.jobs.rules import (
     AskedBefore,
     Cursor,
@@ -182,14 +182,15 @@ async def count_waiting(db: Executor, workspace: str, most: int) -> int:
     return count
 
 
-async def ended(db: Executor, ids: Sequence[UUID]) -> Mapping[UUID, Ended | None]:
-    """Return those of the jobs that have ended, and None for those that are not there."""
-    return {
-        row["id"]: None
-        if row["outcome"] is None
-        else Ended(outcome=Outcome(row["outcome"]), result=row["result"] or "null")
-        for row in await db.fetch(QUERIES.ended, list(ids))
-    }
+async def ended(db: Executor, ids: Sequence[UUID]) -> Mapping[UUID, Ended | Early | None]:
+    """Return those of the jobs that have ended or answered early, and None for those that are not there."""
+    return {row["id"]: _ended(row) for row in await db.fetch(QUERIES.ended, list(ids))}
+
+
+def _ended(row: asyncpg.Record) -> Ended | Early | None:
+    if row["outcome"] is not None:
+        return Ended(outcome=Outcome(row["outcome"]), result=row["result"] or "null", early=row["early"])
+    return None if row["early"] is None else Early(row["early"])
 
 
 async def job(

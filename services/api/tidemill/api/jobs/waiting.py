@@ -22,7 +22,7 @@ from asyncpg import PostgresError
 
 from tidemill.api.http.errors import NotFound, TooManyRequests
 from tidemill.api.jobs import store
-from tidemill.api.jobs.ports import Ended
+from tidemill.api.jobs.ports import Early, Ended
 from tidemill.chassis.broker import Broker, BrokerUnavailable, Delivery, Subscription
 from tidemill.chassis.database import Database
 from tidemill.chassis.errors import DatabaseUnavailable
@@ -34,8 +34,8 @@ from tidemill.shared.messages import JobAnswered, JobProgressed
 
 log = logging.getLogger(__name__)
 
-Look = Callable[[Sequence[UUID]], Awaitable[Mapping[UUID, Ended | None]]]
-"""Returns those of the jobs that have ended, and None for those that are not there."""
+Look = Callable[[Sequence[UUID]], Awaitable[Mapping[UUID, Ended | Early | None]]]
+"""Returns those of the jobs that have ended or answered early, and None for those that are not there."""
 
 POLL = timedelta(seconds=2)
 MOST_STREAMS = 50
@@ -50,7 +50,7 @@ async def waiting_room(
 ) -> AsyncIterator["WaitingRoom"]:
     """Open this replica's inbox and let clients wait for jobs for as long as the context lasts."""
 
-    async def look(ids: Sequence[UUID]) -> Mapping[UUID, Ended | None]:
+    async def look(ids: Sequence[UUID]) -> Mapping[UUID, Ended | Early | None]:
         return await store.ended(database, ids)
 
     room = WaitingRoom(replica, look, poll=poll, linger=linger)
@@ -90,7 +90,9 @@ class WaitingRoom:
         self._look = look
         self._poll = poll.total_seconds()
         self._linger = linger.total_seconds()
-        self._waiting: defaultdict[UUID, set[asyncio.Future[Ended]]] = defaultdict(set)
+        self._waiting: defaultdict[UUID, set[asyncio.Future[Ended | Early]]] = defaultdict(set)
+        self._early: set[asyncio.Future[Ended | Early]] = set()
+        """Those of the waiters whom an answer satisfies that comes before the end."""
         self._requested: set[UUID] = set()
         """Those of them that are there: until then a job that is not found is still to come."""
         self._hinted: set[UUID] = set()
@@ -120,19 +122,24 @@ class WaitingRoom:
         return self._streams.total()
 
     @contextmanager
-    def expect(self, job_id: UUID, *, known: bool = False) -> Iterator[asyncio.Future[Ended]]:
+    def expect(
+        self, job_id: UUID, *, known: bool = False, early: bool = False
+    ) -> Iterator[asyncio.Future[Ended | Early]]:
         """Wait for a job from now on, before it is requested; the future resolves when it has ended.
 
-        One that is `known` was requested before and is looked at once now.
+        One that is `known` was requested before and is looked at once now. What a flow answers `early` is enough.
         """
-        answer: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Ended | Early] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].add(answer)
+        if early:
+            self._early.add(answer)
         if known:
             self.requested(job_id, at_once=True)
         try:
             yield answer
         finally:
             answer.cancel()
+            self._early.discard(answer)
             self._waiting[job_id].discard(answer)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
@@ -251,6 +258,9 @@ class WaitingRoom:
                 if answer.done():
                     continue
                 if how is not None:
-                    answer.set_result(how)
+                    if answer in self._early and how.early is not None:
+                        answer.set_result(Early(how.early))
+                    elif isinstance(how, Ended):
+                        answer.set_result(how)
                 elif job_id in requested:
                     answer.set_exception(NotFound(f"The job {job_id} was deleted before it had a result."))

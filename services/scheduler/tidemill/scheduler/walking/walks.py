@@ -114,6 +114,8 @@ class Walks:
     def _tell(self, loaded: Loaded, changes: Changes) -> None:
         flow_id = loaded.progress.id
         if changes.end is None:
+            if changes.early is not msgspec.UNSET and (replica := loaded.standing.reply_to) is not None:
+                self._broker.hint(hint_of(JobAnswered(job_id=flow_id), _SAYS, replica=replica))
             self._broker.hint(hint_of(JobProgressed(job_id=flow_id, what=Told.LOGGED), _SAYS))
             return
         self._tell_of_the_end(flow_id, loaded.standing.reply_to)

@@ -85,4 +85,5 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_step: int | None = None
     wake_at: datetime | None = None
     args: msgspec.Raw | UnsetType = UNSET
+    early: msgspec.Raw | UnsetType = UNSET
     end: End | None = None

@@ -11,6 +11,7 @@ function; so a decision is always about one flat list of modules. What it needs 
 questions and returns the changes. One decision moves one step; where more can be done at once it asks to be woken.
 """
 
+import re
 from collections.abc import Callable, Generator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -63,6 +64,8 @@ from tidemill.shared.flow import (
 )
 from tidemill.shared.script import JobKind, Outcome
 
+_NAMED = re.compile(r"""\bresults\s*(?:\??\.\s*([A-Za-z0-9_]+)|(?:\?\.)?\[\s*["']([^"']+)["']\s*\])""")
+"""The steps that an expression refers to."""
 _STOPPED = "the flow was stopped early"
 
 
@@ -329,6 +332,8 @@ class Decision:
             yield from self._failure_module_ended(done, result)
             return
         self.put(done)
+        if not (yield from self._answers_early(step, result, module)):
+            return
         if step.stopped:
             self.end(Outcome.SUCCESS, result_step=step.no, stopped=self.progress.kind is JobKind.FLOW_NODE)
             return
@@ -351,6 +356,26 @@ class Decision:
                 return
             pause = timedelta(seconds=min(max(seconds or 0, 0), timedelta(days=365).total_seconds()))
         yield from self.enter(no + 1, names, pause)
+
+    def _answers_early(self, step: Step, result: Known, module: Module) -> Asking:
+        """Answer those who wait for the flow, if this is the step that does so; False means that this has failed."""
+        wanted = self.walk.flow.early_return
+        if not wanted or self.progress.kind is JobKind.FLOW_NODE:
+            return True
+        modules = [each.id for each in self.walk.modules]
+        seen = Seen(before=step.no + 1)
+        if wanted in modules:
+            if wanted == module.id:
+                self.note(early=(yield Value(source="result", before=seen.before, names={"result": result})))
+            return True
+        named_steps = {one or other for one, other in _NAMED.findall(wanted)}
+        if module.id in named_steps and not named_steps.intersection(modules[step.no + 1 :]):
+            try:
+                self.note(early=(yield from named("flow", "early_return", ask(seen.value(wanted)))))
+            except Unanswered as wrong:
+                yield from self.fail(step.no, error(wrong.name, str(wrong), module.id))
+                return False
+        return True
 
     def _stops(self, step: Step, module: Module, result: Known) -> Asking:
         """Decide whether the flow ends early here; that of a loop's iteration was asked after each of them."""
