@@ -69,6 +69,7 @@ CREATE TABLE queue.flow_step (
     attempt        smallint NOT NULL DEFAULT 0,
     job_id         uuid,
     failed_job     uuid,
+    failed_index   integer,
     outcome        text,
     ended_at       timestamptz,
     stopped        boolean,

@@ -148,12 +148,10 @@ def _hear(
     row = msgspec.structs.replace(row, ended=row.ended + 1)
     if child.outcome not in _GOOD:
         if not _tolerated(value, child.index or 0):
-            row = msgspec.structs.replace(
-                row,
-                failed=row.failed + 1,
-                failed_job=row.failed_job or child.job_id,
-                handled=row.handled or child.handled,
-            )
+            row = msgspec.structs.replace(row, failed=row.failed + 1, handled=row.handled or child.handled)
+            # Not the first that was heard of: what the flow comes to must not hang on who was faster.
+            if row.failed_index is None or (child.index or 0) < row.failed_index:
+                row = msgspec.structs.replace(row, failed_index=child.index, failed_job=child.job_id)
         return row, False
     if child.stopped and isinstance(value, BranchAll):
         row = msgspec.structs.replace(row, stopped=True)
@@ -222,12 +220,8 @@ def _child(
             own["iter_parent"] = decision.own["iter"]
     if not modules:
         return answered(new, msgspec.Raw(msgspec.json.encode(own)) if own else EMPTY_LIST)
-    try:
-        return (
-            yield from body_job(decision, module, modules, new, msgspec.structs.replace(seen, own=own), branch=branch)
-        )
-    except Unanswered as wrong:
-        return failed_at_once(new, error(wrong.name, str(wrong), module.id))
+    seen = msgspec.structs.replace(seen, own=own)
+    return (yield from body_job(decision, module, modules, new, seen, branch=branch))
 
 
 def body_job(
@@ -244,7 +238,10 @@ def body_job(
     if len(modules) == 1 and is_simple(modules[0]):
         (only,) = modules
         new = msgspec.structs.replace(new, step_id=only.id)
-        return (yield from plain_job(decision.walk, progress, only, new, seen))
+        try:
+            return (yield from plain_job(decision.walk, progress, only, new, seen))
+        except Unanswered as wrong:
+            return failed_at_once(new, error(wrong.name, str(wrong), only.id))
     what = "loop" if branch is None else "branch"
     return msgspec.structs.replace(
         new,
@@ -269,6 +266,20 @@ def choose(module: Module, value: BranchOne, seen: Seen) -> Asking:
 def modules_of_branch(value: BranchOne, branch: int | None) -> Sequence[Module]:
     """Return the modules of a branch that was chosen."""
     return value.default if branch is None or branch == DEFAULT_BRANCH else value.branches[branch].modules
+
+
+def culprit(module: Module, step: Step) -> str:
+    """Return the module that has failed as this step: a body's one simple step stands for the whole body."""
+    match module.value:
+        case BranchOne() as value:
+            modules = modules_of_branch(value, step.branch)
+        case BranchAll(branches=branches) if step.failed_index is not None:
+            modules = branches[step.failed_index].modules
+        case ForLoop(modules=modules) | WhileLoop(modules=modules):
+            pass
+        case _:
+            return module.id
+    return modules[0].id if len(modules) == 1 and is_simple(modules[0]) else module.id
 
 
 def _tolerated(value: ForLoop | WhileLoop | BranchAll, index: int) -> bool:

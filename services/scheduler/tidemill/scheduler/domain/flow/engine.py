@@ -303,18 +303,11 @@ class Decision:
         if module.retry.retry_if is not None:
             seen = Seen(before=step.no)
             try:
-                wanted = yield from named(
-                    module.id,
-                    "retry_if",
-                    ask(
-                        seen.truth(
-                            module.retry.retry_if.expr,
-                            result=result,
-                            error=result,
-                            params=args_of(module, step.job_id),
-                        )
-                    ),
-                )
+                rule = module.retry.retry_if.expr
+                names: dict[str, Known] = {"result": result, "params": args_of(module, step.job_id)}
+                if "error" in rule:
+                    names["error"] = yield Value(source="result.error", before=seen.before, names=names)
+                wanted = yield from named(module.id, "retry_if", ask(seen.truth(rule, **names)))
             except Unanswered:
                 # Whether it is to be tried again is not known: it has failed once, and that stands.
                 return None
@@ -459,11 +452,14 @@ class Decision:
         self.end(outcome, result=made, handled=outcome is Outcome.FAILURE)
 
     def _error(self, step: Step, result: Known) -> Asking:
-        return with_step((yield Value(source="result", before=step.no, names={"result": result})), step.module)
+        module = self.module(step.no)
+        return with_step(
+            (yield Value(source="result", before=step.no, names={"result": result})), children.culprit(module, step)
+        )
 
-    def end(self, outcome: Outcome, **how: Any) -> None:
-        """End the flow; whoever runs it as a step is not to know that a failure module of its own has run."""
-        handled = bool(how.pop("handled", False)) and self.progress.kind is JobKind.FLOW_NODE
+    def end(self, outcome: Outcome, *, handled: bool = False, **how: Any) -> None:
+        """End the flow; that its failure module has run is for those around it that share the module."""
+        handled = handled and self.progress.kind is JobKind.FLOW_NODE
         self.note(end=End(outcome=outcome, handled=handled, **how))
 
     def _result_of(self, step: Step) -> Known:

@@ -35,7 +35,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     job_id: UUID | None = None
     failed_job: UUID | None = None
-    """The first child that failed and was not to be passed over."""
+    """The first child, by its index, that failed and was not to be passed over."""
+    failed_index: int | None = None
     failed_retries: Sequence[UUID] = ()
     total: int | None = None
     started: int = 0
