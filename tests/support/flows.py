@@ -121,7 +121,7 @@ class Stage:
         """Ask for a flow and wait for its end."""
         return await self.end_of(await self.request(value, args, **changes))
 
-    async def end_of(self, job_id: uuid.UUID) -> Finished:
+    async def end_of(self, job_id: uuid.UUID, patience: float = 20) -> Finished:
         """Wait for a job's end."""
 
         async def look() -> Any:
@@ -129,7 +129,7 @@ class Stage:
                 "SELECT outcome, result FROM queue.finished_job WHERE id = $1", job_id
             )
 
-        row = await eventually(look)
+        row = await eventually(look, patience)
         return Finished(job_id, row["outcome"], None if row["result"] is None else json.loads(row["result"]))
 
     async def deploy_script(self, path: str, code: str, **columns: Any) -> str:
