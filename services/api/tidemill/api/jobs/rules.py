@@ -54,14 +54,16 @@ FLOW_PREVIEW_REFUSES: Mapping[str, Refused] = {
 RESTART_REFUSES: Mapping[str, Refused] = {
     "nested_path": Refused(reason="a flow is taken up at one of its own steps, not inside of a loop or a branch"),
 }
-PREVIEW_TOLERATES: Mapping[str, str] = {**RUN_TOLERATES}
+PREVIEW_TOLERATES: Mapping[str, str] = {
+    **RUN_TOLERATES,
+    "flow_path": "a step that is tried alone has no flow around it",
+}
 PREVIEW_REFUSES: Mapping[str, Refused] = {
     **RUN_REFUSES,
     "cache_ttl": Refused(reason="only results of deployed versions are cached"),
     "lock": Refused(reason="a preview finds its dependencies by itself"),
     "modules": Refused(reason="scripts of more than one file are not supported yet"),
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
-    "flow_path": Refused(reason="a flow runs its steps itself: send it to jobs/run/preview_flow"),
     "script_hash": Refused(reason="run a deployed version by its hash instead"),
     "dedicated_worker": Refused(reason="a process is kept for deployed versions only"),
     "format": Refused(reason="bundles are not supported yet"),
