@@ -1,6 +1,7 @@
 """The lines that the README shows are the lines that are run here, from the folder and against the address it names."""
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -38,7 +39,7 @@ async def run(tidemill: Installation, folder: Path, *command: str) -> str:
 
 def here(tidemill: Installation, text: str) -> str:
     assert "http://localhost:8000" in text
-    return text.replace("http://localhost:8000", tidemill.url)
+    return text.replace("http://localhost:8000", tidemill.url.replace("127.0.0.1", "localhost"))
 
 
 async def test_the_lines_of_curl(tidemill: Installation, tmp_path: Path) -> None:
@@ -51,6 +52,23 @@ async def test_the_lines_of_curl(tidemill: Installation, tmp_path: Path) -> None
 async def test_the_lines_of_python(tidemill: Installation, tmp_path: Path) -> None:
     output = await run(tidemill, tmp_path, sys.executable, "-c", here(tidemill, block("python")))
     assert output.splitlines()[-1] == "42"
+
+
+async def test_the_lines_that_run_a_flow(tidemill: Installation, tmp_path: Path) -> None:
+    output = await run(tidemill, tmp_path, "bash", "-eu", "-c", here(tidemill, block("flows")))
+    lines = output.splitlines()
+    assert lines[:2] == ["u/admin/squares", "14"]
+    assert '"flow_status":{' in output
+    assert '"why"' in output
+    assert "approved" in lines
+    last = json.loads([line for line in lines if line.startswith("data: ")][-1].removeprefix("data: "))
+    assert (last["completed"], last["only_result"]) == (True, 25)
+
+
+async def test_the_workflow_that_is_code(tidemill: Installation) -> None:
+    await tidemill.serve_script("u/admin/squares_as_code", block("workflow"))
+    where = "/w/:w/jobs/run_wait_result/p/u/admin/squares_as_code"
+    assert await tidemill.call("POST", where, {"numbers": [1, 2, 3]}) == 14
 
 
 @pytest.mark.parametrize("name", ["curl", "python"])

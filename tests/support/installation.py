@@ -15,6 +15,7 @@ from typing import Any, Literal
 import aiohttp
 
 from tests.support.servers import temporary_home
+from tests.support.waiting import eventually
 
 Shape = Literal["all-in-one", "distributed"]
 SHAPES: tuple[Shape, ...] = ("all-in-one", "distributed")
@@ -63,6 +64,17 @@ class Installation:
         script = {"path": path, "content": content, "language": language, "summary": "", "description": "", **more}
         saved: str = await self.call("POST", "/w/:w/scripts/create", script)
         return saved
+
+    async def serve_script(self, path: str, content: str) -> None:
+        """Save a script and wait until it can be run, its packages found."""
+        version = await self.save_script(path, content)
+
+        async def found() -> Any:
+            status = await self.call("GET", f"/w/:w/scripts/deployment_status/h/{version}")
+            return status if {"lock", "lock_error_logs"} & status.keys() else None
+
+        status = await eventually(found, _START)
+        assert "lock" in status, status
 
 
 def free_port() -> int:
