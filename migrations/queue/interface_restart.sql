@@ -34,8 +34,14 @@ BEGIN
     INSERT INTO queue.flow_step (flow_id, born, no, module, state, attempt, job_id, failed_job, outcome, ended_at, stopped, handled,
                                  failed_retries, total, started, ended, failed, branch, parallelism, items, result, skipped, since)
     SELECT p_job.id, p_job.born, s.no, s.module, s.state, s.attempt, s.job_id, s.failed_job, s.outcome, s.ended_at, s.stopped, s.handled,
-           s.failed_retries, s.total, s.started, s.ended, s.failed, s.branch, s.parallelism, s.items, s.result, s.skipped, s.since
+           s.failed_retries, s.total, s.started, s.ended, s.failed, s.branch, s.parallelism,
+           CASE WHEN NOT e.passes THEN s.items END, CASE WHEN NOT e.passes THEN s.result END, s.skipped, s.since
     FROM queue.flow_step s
+    -- What is to be erased must not stay in a copy.
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM queue.flow_child c JOIN queue.job k ON k.id = c.job_id AND k.born = queue.locate(c.job_id)
+            WHERE c.flow_id = s.flow_id AND c.born = s.born AND c.no = s.no AND k.erase_after_s IS NOT NULL) AS passes) e
     WHERE s.flow_id = r.flow_job_id AND s.born = v_born AND s.no < r.at AND s.state IN ('success', 'failure');
     INSERT INTO queue.flow_child (flow_id, born, no, attempt, index, job_id, state, outcome, started_at, ended_at, stopped, handled)
     SELECT p_job.id, p_job.born, c.no, c.attempt, c.index, c.job_id, c.state, c.outcome, c.started_at, c.ended_at, c.stopped, c.handled

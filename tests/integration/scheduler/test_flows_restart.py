@@ -214,3 +214,14 @@ async def test_what_is_not_there_is_not_taken_up(stage: Stage) -> None:
     finally:
         stage.held.set()
     await stage.end_of(running)
+
+
+async def test_a_list_of_what_is_to_be_erased_is_not_copied(stage: Stage) -> None:
+    body = step("ga", "lambda x: x", x=VALUE, options={"delete_after_secs": 3600})
+    last = step("gb", "lambda x: x", x=expr("results.gl"))
+    value = flow(loop("gl", [1, 2], body), last)
+    old = await stage.run(value, {"n": 1})
+    assert old.result == [1, 2]
+    new = await taken_up(stage, old.id, value, 1)
+    assert (await stage.steps(new.id))["gl"]["result"] is None
+    assert new.result is None
