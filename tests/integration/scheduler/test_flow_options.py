@@ -242,3 +242,13 @@ async def test_a_flow_has_answered_early_while_it_runs(stage: Stage) -> None:
 
     assert await eventually(answered) == "2"
     stage.publish((await stage.queue.cancel(flow_id)).said)
+
+
+async def test_the_flows_own_values_are_seen_and_references_among_them_looked_up(stage: Stage) -> None:
+    env = {"plain": {"a": [1]}, "secret": "$var:u/ann/v"}
+    ended = await stage.run(flow(step("a", "lambda x: x", x=expr("flow_env.plain.a[0]")), flow_env=env))
+    assert ended.result == 1
+    ended = await stage.run(flow(step("a", "lambda x: x", x=expr("flow_env.secret + '!'")), flow_env=env))
+    assert ended.result["error"]["message"] == (
+        "step a, input x: flow_env.secret: variable('u/ann/v'): a workspace has no variables yet"
+    )

@@ -12,6 +12,7 @@ from tidemill.scheduler.context import Context
 from tidemill.scheduler.expressions import JAVASCRIPT, Expressions
 from tidemill.scheduler.handlers import flow_handlers, handlers
 from tidemill.scheduler.settings import SchedulerSettings
+from tidemill.scheduler.walking.secrets import NoSecrets
 from tidemill.scheduler.walking.walks import Walks
 from tidemill.shared.catalog import SCHEDULER_FLOWS, SCHEDULER_WAKEUPS, Service
 
@@ -31,7 +32,12 @@ async def open_scheduler(frame: Frame) -> AsyncIterator[None]:
             outbox=frame.outbox,
             tick=Waker(),
             walks=Walks(
-                frame.database, frame.broker, frame.outbox, Expressions(javascript), settings.job_result * 1024
+                frame.database,
+                frame.broker,
+                frame.outbox,
+                Expressions(javascript),
+                NoSecrets(),
+                settings.job_result * 1024,
             ),
         )
         loops = [make(ctx) for make in CLOCKWORK]

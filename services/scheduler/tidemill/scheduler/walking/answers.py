@@ -23,7 +23,9 @@ from tidemill.scheduler.domain.flow.asks import (
     Value,
 )
 from tidemill.scheduler.domain.flow.progress import NULL, Walk
+from tidemill.scheduler.domain.paths import REFERENCES
 from tidemill.scheduler.expressions import Expressions
+from tidemill.scheduler.ports import NotThere, Secrets
 from tidemill.scheduler.store import flows
 from tidemill.scheduler.store.flows import Loaded
 
@@ -33,8 +35,11 @@ _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class Answers:
     """Answers for one flow as it was read."""
 
-    def __init__(self, database: Database, expressions: Expressions, walk: Walk, loaded: Loaded) -> None:
+    def __init__(
+        self, database: Database, expressions: Expressions, secrets: Secrets, walk: Walk, loaded: Loaded
+    ) -> None:
         self._database = database
+        self._secrets = secrets
         self._expressions = expressions
         self._walk = walk
         self._loaded = loaded
@@ -76,8 +81,31 @@ class Answers:
         if "previous_result" in ask.source and "previous_result" not in known:
             known["previous_result"] = await self._previous(ask)
         if "flow_env" in ask.source:
-            known["flow_env"] = msgspec.Raw(msgspec.json.encode(self._walk.flow.flow_env or {}))
+            known["flow_env"] = await self._flow_env(ask.source)
         return known
+
+    async def _flow_env(self, source: str) -> msgspec.Raw:
+        """Return the flow's own values; of those that the expression does not name, references stay as they are."""
+        values = dict(self._walk.flow.flow_env or {})
+        for name, value in values.items():
+            if name not in source:
+                continue
+            text = msgspec.json.decode(value)
+            for kind, mark in REFERENCES.items():
+                if isinstance(text, str) and text.startswith(mark):
+                    try:
+                        values[name] = await self.secret(kind, text.removeprefix(mark))
+                    except Refused as wrong:
+                        raise Unanswered("ExpressionError", f"flow_env.{name}: {wrong}") from None
+        return msgspec.Raw(msgspec.json.encode(values))
+
+    async def secret(self, kind: str, path: str) -> msgspec.Raw:
+        """Return a variable or a resource as this flow may read it; raises Refused."""
+        look = self._secrets.variable if kind == "variable" else self._secrets.resource
+        try:
+            return await look(self._loaded.progress.workspace_id, path, self._loaded.standing)
+        except NotThere as wrong:
+            raise Refused(f"{kind}('{path}'): {wrong}") from None
 
     async def _of(self, what: Known) -> msgspec.Raw:
         match what:
@@ -144,7 +172,7 @@ class Seen:
         self._ask = ask
 
     async def get(self, name: str, key: str) -> msgspec.Raw | None:
-        """Return a step's result; variables and resources are not there yet."""
+        """Return a step's result, a variable or a resource; raises Refused."""
         if name == "results":
             return await self._answers.result_of_step(self._ask, key)
-        raise Refused(f"{name}('{key}'): a workspace has no {name}s yet")
+        return await self._answers.secret(name, key)

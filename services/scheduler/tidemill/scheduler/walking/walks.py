@@ -18,6 +18,7 @@ from tidemill.scheduler.domain.flow.changes import Changes, End
 from tidemill.scheduler.domain.flow.engine import next_steps
 from tidemill.scheduler.domain.flow.jobs import error
 from tidemill.scheduler.expressions import Expressions
+from tidemill.scheduler.ports import Secrets
 from tidemill.scheduler.store import flows, workflows
 from tidemill.scheduler.store.flows import HEARD_AT_ONCE, Answer, Loaded
 from tidemill.scheduler.walking.answers import Answers
@@ -37,12 +38,19 @@ class Walks:
     """The flows that this scheduler is at; any number of schedulers may be at the same flow."""
 
     def __init__(
-        self, database: Database, broker: Broker, outbox: Outbox, expressions: Expressions, longest_result: int
+        self,
+        database: Database,
+        broker: Broker,
+        outbox: Outbox,
+        expressions: Expressions,
+        secrets: Secrets,
+        longest_result: int,
     ) -> None:
         self._database = database
         self._broker = broker
         self._outbox = outbox
         self._expressions = expressions
+        self._secrets = secrets
         self._longest = longest_result
         self._definitions = Definitions(database)
         self._stirred: dict[UUID, bool] = {}
@@ -98,7 +106,7 @@ class Walks:
         happened = msgspec.structs.replace(loaded.happened, luck=_LUCK.random())
         try:
             walk = await self._definitions.walk(loaded.progress)
-            answers = Answers(self._database, self._expressions, walk, loaded)
+            answers = Answers(self._database, self._expressions, self._secrets, walk, loaded)
             return await answered(next_steps(walk, loaded.progress, happened, new_job_id), answers)
         except (DatabaseUnavailable, JavaScriptUnavailable):
             raise
