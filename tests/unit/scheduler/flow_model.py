@@ -20,7 +20,18 @@ from typing import Any
 import msgspec
 
 from tests.unit.scheduler.flow_reference import GOOD, MISSING, Path, Said, Wrong, evaluate, ran, truthy
-from tidemill.scheduler.domain.flow.asks import Ask, FindFlow, Known, ListOf, ResultOf, Slots, Target, Truth, Unanswered
+from tidemill.scheduler.domain.flow.asks import (
+    ArgsOf,
+    Ask,
+    FindFlow,
+    Known,
+    ListOf,
+    ResultOf,
+    Slots,
+    Target,
+    Truth,
+    Unanswered,
+)
 from tidemill.scheduler.domain.flow.asks import Value as Asked
 from tidemill.scheduler.domain.flow.changes import Changes, Start, StepRow
 from tidemill.scheduler.domain.flow.engine import next_steps
@@ -425,6 +436,8 @@ class World:
         match what:
             case ResultOf(job_id=job_id):
                 return self.jobs[job_id].result if job_id in self.jobs else None
+            case ArgsOf(job_id=job_id):
+                return self.jobs[job_id].args
             case ListOf(no=no):
                 kept = job.steps[no].result
                 return self._collected(job, no) if kept is msgspec.UNSET else json.loads(bytes(kept))

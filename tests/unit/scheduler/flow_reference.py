@@ -185,7 +185,8 @@ class Reference:
         if module is None:
             return Said("failure", what)
         if said.handled:
-            return Said("failure", what, handled=place.inside)
+            # What the failure module has answered inside is the answer of all that is around it.
+            return Said("failure", said.result, handled=place.inside)
         try:
             made = self._plain(module, place, {"error": what["error"], "previous_result": what}, {}, place.path)
         except Broken as broken:
