@@ -285,9 +285,9 @@ END
 $$;
 
 -- What a claimed round of a workflow begins with: what is known of its steps, and for a task which one it is and what the
--- workflow itself was given. No row when the claim is over.
+-- workflow itself was given; `count` and `size` are those of the results of steps inside rounds. No row when the claim is over.
 CREATE OR REPLACE FUNCTION queue.read_checkpoint(p_id uuid, p_claim_key uuid)
-RETURNS TABLE (checkpoint json, args json)
+RETURNS TABLE (checkpoint json, args json, count bigint, size bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     l      queue.live_job;
@@ -309,7 +309,10 @@ BEGIN
             LEFT JOIN LATERAL (SELECT * FROM queue.finished_job f WHERE f.id = s.job_id AND f.born = queue.locate(s.job_id)) f ON true
             WHERE s.workflow_id = v_id AND s.born = v_born AND s.kind <> 'call' AND s.state IN ('ended', 'done')), '{}'),
         '_executing_key', CASE WHEN l.replays THEN l.task_key END),
-        CASE WHEN l.replays THEN (SELECT j.args FROM queue.job j WHERE j.id = v_id AND j.born = v_born) END;
+        CASE WHEN l.replays THEN (SELECT j.args FROM queue.job j WHERE j.id = v_id AND j.born = v_born) END, i.count, i.size
+    FROM (
+        SELECT count(*), coalesce(sum(octet_length(s.result::text)), 0)::bigint AS size FROM queue.workflow_step s
+        WHERE s.workflow_id = v_id AND s.born = v_born AND s.kind = 'inline') i;
 END
 $$;
 
@@ -320,16 +323,38 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         'step_key', p_key, 'child_job_id', p_job_id, 'result', p_result)
 $$;
 
--- Keep what a step inside a round has come to, while the round goes on. `answer` is `kept` (also when it was before: then
--- `result` is what was kept), `taken` (the key is that of another kind of step), or `over` (the token's claim is).
+-- Write down what a step inside a round has come to; its caller holds the row of the workflow. `answer` is `kept` (also when it was
+-- before: then `result` is what was kept), or `taken` (the key is that of another kind of step).
+CREATE OR REPLACE FUNCTION queue.write_step(
+    l queue.live_job, p_key text, p_result json, p_started_at timestamptz, p_duration_ms bigint, OUT answer text, OUT result json)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_step queue.workflow_step;
+BEGIN
+    INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, result, started_at, duration_ms)
+    VALUES (l.id, l.born, p_key, 'inline', 'done', p_key, coalesce(p_started_at, clock_timestamp()), p_result, p_started_at, p_duration_ms)
+    ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        UPDATE queue.live_job q SET version = q.version + 1 WHERE q.id = l.id;
+        answer := 'kept';
+        result := p_result;
+        RETURN;
+    END IF;
+    SELECT * INTO v_step FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.born = l.born AND s.key = p_key;
+    answer := CASE v_step.kind WHEN 'inline' THEN 'kept' ELSE 'taken' END;
+    result := v_step.result;
+END
+$$;
+
+-- Keep what a step inside a round has come to, while the round goes on, for the job itself. `answer` as of `write_step`, or
+-- `over` (the token's claim is).
 CREATE OR REPLACE FUNCTION queue.keep_step(
     p_token text, p_id uuid, p_key text, p_result json, p_started_at timestamptz, p_duration_ms bigint)
 RETURNS TABLE (answer text, result json)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
 DECLARE
-    l      queue.live_job;
-    v_step queue.workflow_step;
+    l queue.live_job;
 BEGIN
     SELECT * INTO l FROM queue.live_job q WHERE q.id = p_id FOR UPDATE;
     -- Only now: until the row was ours, the claim could have ended.
@@ -337,14 +362,22 @@ BEGIN
         RETURN QUERY SELECT 'over', NULL::json;
         RETURN;
     END IF;
-    INSERT INTO queue.workflow_step (workflow_id, born, key, kind, state, name, asked_at, result, started_at, duration_ms)
-    VALUES (l.id, l.born, p_key, 'inline', 'done', p_key, coalesce(p_started_at, clock_timestamp()), p_result, p_started_at, p_duration_ms)
-    ON CONFLICT DO NOTHING;
-    IF FOUND THEN
-        UPDATE queue.live_job q SET version = q.version + 1 WHERE q.id = l.id;
+    RETURN QUERY SELECT w.answer, w.result FROM queue.write_step(l, p_key, p_result, p_started_at, p_duration_ms) w;
+END
+$$;
+
+-- The same for the worker that runs the round: `kept`, `taken`, or `over` (the claim is).
+CREATE OR REPLACE FUNCTION queue.keep_claimed_step(
+    p_id uuid, p_claim_key uuid, p_key text, p_result json, p_started_at timestamptz, p_duration_ms bigint) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    l queue.live_job;
+BEGIN
+    SELECT * INTO l FROM queue.live_job q WHERE q.id = p_id AND q.claim_key = p_claim_key FOR UPDATE;
+    IF l.replays IS NOT FALSE THEN
+        RETURN 'over';
     END IF;
-    SELECT * INTO v_step FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.born = l.born AND s.key = p_key;
-    RETURN QUERY SELECT CASE v_step.kind WHEN 'inline' THEN 'kept' ELSE 'taken' END, v_step.result;
+    RETURN (SELECT w.answer FROM queue.write_step(l, p_key, p_result, p_started_at, p_duration_ms) w);
 END
 $$;
 
@@ -409,6 +442,7 @@ $$;
 
 GRANT EXECUTE ON FUNCTION queue.suspend_workflow(uuid, uuid, json, json) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.read_checkpoint(uuid, uuid) TO tidemill_worker;
+GRANT EXECUTE ON FUNCTION queue.keep_claimed_step(uuid, uuid, text, json, timestamptz, bigint) TO tidemill_worker;
 GRANT EXECUTE ON FUNCTION queue.resume_workflow(uuid) TO tidemill_scheduler;
 GRANT EXECUTE ON FUNCTION queue.workflow_status(uuid, timestamptz, integer) TO tidemill_api;
 GRANT EXECUTE ON FUNCTION queue.keep_step(text, uuid, text, json, timestamptz, bigint) TO tidemill_api;

@@ -51,6 +51,7 @@ CALLS: Mapping[str, str] = {
     "queue.import_jobs": "('w', '[]', NULL)",
     "queue.job_result": "(:job)",
     "queue.json_contains": """('{"a": 1}', '{"a": 1}')""",
+    "queue.keep_claimed_step": "(:job, :key, 'a', '1', now(), 1)",
     "queue.keep_state": "('w', :job, 'k', '1', 100, 1000, NULL)",
     "queue.load_flow": "(:job, 50, 1000)",
     "queue.keep_step": "(:token, :job, 'a', '1', now(), 1)",

@@ -252,6 +252,36 @@ async def test_a_running_round_keeps_its_steps_by_its_token_alone(queue: Queue) 
     assert (await queue.checkpoint(again[claim.job_id]))[0]["completed_steps"] == {"now": 1}
 
 
+async def test_a_running_round_keeps_its_steps_by_its_claim_alone(queue: Queue) -> None:
+    claim, other = await queue.a_claim(), await queue.a_claim()
+
+    async def keep(key: uuid.UUID, result: Any, under: str = "now") -> str:
+        answer: str = await queue.worker.fetchval(
+            "SELECT queue.keep_claimed_step($1, $2, $3, $4, clock_timestamp(), 5)",
+            claim.job_id,
+            key,
+            under,
+            json.dumps(result),
+        )
+        return answer
+
+    assert await keep(other.key, 0) == "over"
+    version = (await queue.live(claim.job_id))["version"]
+    assert [await keep(claim.key, result) for result in ("one", "two")] == ["kept", "kept"]
+    assert (await queue.live(claim.job_id))["version"] == version + 1
+    await queue.suspend(claim, {"tasks": [a_task("a")]})
+    assert await keep(claim.key, 3) == "over"
+    await queue.finish(await queue.claimed(), result=4)
+    again = await queue.claimed()
+    assert await keep(again.key, 5, "a") == "taken"
+    row = await queue.worker.fetchrow("SELECT * FROM queue.read_checkpoint($1, $2)", again.job_id, again.key)
+    assert row is not None
+    assert json.loads(row["checkpoint"])["completed_steps"] == {"now": "one", "a": 4}
+    assert (row["count"], row["size"]) == (1, len('"one"'))
+    await queue.tick(lease=AT_ONCE)
+    assert await keep(again.key, 6, "late") == "over"
+
+
 async def test_many_tasks_ending_and_a_cancel_at_the_same_time_leave_nothing_behind(queue: Queue) -> None:
     for canceled in (False, True, True):
         await queue.empty()

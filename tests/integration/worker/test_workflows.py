@@ -19,6 +19,13 @@ from tidemill.worker.service import SERVICE as WORKER
 
 HEAD = "import os, time\nfrom wmill import workflow, task, step, sleep, parallel, TaskError\n"
 
+ENDLESS = """
+@workflow
+async def main():
+    while True:
+        await step("on", lambda: time.sleep(0.05))
+"""
+
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -48,6 +55,10 @@ async def result_of(queue: Queue, broker: Broker, code: str, args: Any = None, *
     row = await finished(queue, await ask(queue, broker, HEAD + code, args, **changes))
     assert row["outcome"] == "success", row["result"]
     return json.loads(row["result"])
+
+
+async def result_of_version(queue: Queue, broker: Broker, version: dict[str, Any]) -> Any:
+    return json.loads((await finished(queue, await ask(queue, broker, None, **version)))["result"])
 
 
 async def tasks_of(queue: Queue, job: uuid.UUID) -> list[Any]:
@@ -201,6 +212,90 @@ async def main():
         return await echo([str(wrong), wrong.result["error"]["name"]])
 """
     assert await result_of(queue, broker, code) == ["no", "ValueError"]
+
+
+async def test_steps_inside_a_round_are_kept_while_it_goes_on(queue: Queue, broker: Broker) -> None:
+    code = """
+import asyncio
+ran = []
+
+def did(name):
+    ran.append(name)
+    return len(ran)
+
+@workflow
+async def main():
+    print("from the top")
+    one = await step("one", lambda: did("one"))
+    rest = await asyncio.gather(*(step(name, lambda name=name: did(name)) for name in "abc"))
+    return [one, *rest, ran]
+"""
+    job = await ask(queue, broker, HEAD + code)
+    row = await finished(queue, job)
+    assert json.loads(row["result"]) == [1, 2, 3, 4, ["one", "a", "b", "c"]]
+    assert row["claims"] == 1
+    assert (await log_of(queue, job)).count("from the top") == 1
+    assert await tasks_of(queue, job) == []
+    kept = "SELECT key, result FROM queue.workflow_step WHERE workflow_id = $1 AND state = 'done' ORDER BY asked_at"
+    assert [tuple(each) for each in await queue.look.fetch(kept, job)] == [
+        ("one", "1"),
+        ("a", "2"),
+        ("b", "3"),
+        ("c", "4"),
+    ]
+
+
+async def test_a_step_whose_value_json_does_not_know_is_kept_by_another_round(queue: Queue, broker: Broker) -> None:
+    code = """
+@workflow
+async def main():
+    one = await step("one", lambda: 1)
+    return [one, await step("none", lambda: float("nan")), await step("last", lambda: "a\\0b")]
+"""
+    job = await ask(queue, broker, HEAD + code)
+    row = await finished(queue, job)
+    assert (row["claims"], json.loads(row["result"])) == (3, [1, None, "a\ufffdb"])
+
+
+async def test_a_round_whose_claim_is_over_keeps_no_more_steps_and_is_stopped(
+    queue: Queue, own_database_urls: DatabaseUrls, settings: dict[str, str]
+) -> None:
+    one_slot = {**settings, "TIDEMILL_WORKER_SLOTS": "1"}
+    count = "SELECT count(*) FROM queue.workflow_step WHERE workflow_id = $1"
+    async with running(own_database_urls, WORKER, settings=one_slot) as one:
+        job = await ask(queue, one, HEAD + ENDLESS)
+        await eventually(lambda: queue.look.fetchval(count, job))
+        await queue.look.execute(
+            "UPDATE queue.live_job SET state = 'queued', claim_key = NULL, worker_run = NULL WHERE id = $1", job
+        )
+        elsewhere = await queue.claim(run=uuid.uuid4())
+        assert elsewhere is not None
+        kept = await queue.look.fetchval(count, job)
+        following = await ask(queue, one, "def main():\n    return 'free again'\n")
+        assert json.loads((await finished(queue, following))["result"]) == "free again"
+        assert await queue.look.fetchval(count, job) == kept
+        assert len((await queue.checkpoint(elsewhere))[0]["completed_steps"]) == kept
+
+
+async def test_canceling_a_round_stops_it_between_two_steps(queue: Queue, broker: Broker) -> None:
+    job = await ask(queue, broker, HEAD + ENDLESS)
+    await eventually(lambda: queue.look.fetchval("SELECT count(*) FROM queue.workflow_step WHERE key = 'on_2'"))
+    await queue.cancel(job)
+    assert (await finished(queue, job))["outcome"] == "canceled"
+
+
+async def test_a_warm_workflow_keeps_its_process(queue: Queue, broker: Broker) -> None:
+    code = """
+count = 0
+
+@workflow
+async def main():
+    global count
+    count += 1
+    return [await step("one", lambda: count), await step("two", lambda: count)]
+"""
+    version = await deployed(queue, HEAD + code, dedicated_worker=True)
+    assert [await result_of_version(queue, broker, version) for _ in range(3)] == [[1, 1], [2, 2], [3, 3]]
 
 
 async def test_a_workflow_that_waits_holds_no_slot(

@@ -54,13 +54,17 @@ class Dispatch(msgspec.Struct, frozen=True, tag="dispatch", tag_field="type"):
     steps: Annotated[list[Task], Meta(min_length=1, max_length=_MOST_TASKS)]
 
 
-class Inline(msgspec.Struct, frozen=True, tag="inline_checkpoint", tag_field="type"):
-    """A step that ran inside the round and could not be kept while it went on."""
+class Step(msgspec.Struct, frozen=True):
+    """What a step inside a round has come to; one that failed says so in the SDK's own way."""
 
     key: Key
     result: msgspec.Raw
     started_at: datetime | None = None
     duration_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+
+
+class Inline(Step, frozen=True, tag="inline_checkpoint", tag_field="type"):
+    """A step that ran inside the round and could not be kept while it went on."""
 
 
 class Sleep(msgspec.Struct, frozen=True, tag="sleep", tag_field="type"):

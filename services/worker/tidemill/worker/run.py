@@ -46,6 +46,7 @@ from tidemill.worker.network import UnknownNetworkError, policy
 from tidemill.worker.sandbox.answers import canceled, failed
 from tidemill.worker.sandbox.execution import Ending, Execution, Limits
 from tidemill.worker.sandbox.settings import SandboxUnavailable, ZygoteKey, own_interpreter
+from tidemill.worker.steps import Steps
 from tidemill.worker.store import flows, queue, workflows
 from tidemill.worker.store.queue import Answer, Claim, Report
 from tidemill.worker.store.scripts import Source, keep_lock
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=3)
+_PASSING = DatabaseUnavailable, DeadlockDetectedError, SerializationError
 _MOST_CLAIMS = 5
 """Claims of a job until it fails where no sandbox can be had; with another interpreter than ours, which the sandbox was
 proved with at the start, it fails at once."""
@@ -160,12 +162,18 @@ async def _execute(ctx: Context, claim: Claim, holding: Holding, written: Log, s
                 shared=shared,
             )
             execution = _execution(ctx, claim, source, known, written)
+            steps = _steps(ctx, claim, holding, known)
             with span("execute", kind=SpanKind.INTERNAL):
                 return await ctx.sharing.bounded(
                     shared,
                     holding.stop,
                     lambda stop: ctx.sandbox.run(
-                        key, execution, on_log=written.write, on_stream=streamed.write, cancel=stop
+                        key,
+                        execution,
+                        on_log=written.write,
+                        on_stream=streamed.write,
+                        cancel=stop,
+                        on_step=steps.keep,
                     ),
                 )
     except TimeoutError as late:
@@ -269,12 +277,21 @@ async def _known(ctx: Context, claim: Claim, holding: Holding) -> Checkpoint | N
     return known
 
 
+def _steps(ctx: Context, claim: Claim, holding: Holding, known: Checkpoint | None) -> Steps:
+    return Steps(
+        lambda step: _persistently(lambda: workflows.keep(ctx.database, claim, step)),
+        lambda: holding.end(Halt.DROPPED),
+        ctx.settings.job_result_bytes,
+        *((0, 0) if known is None else (known.count, known.size)),
+    )
+
+
 async def _persistently(ask: Callable[[], Awaitable[T]]) -> T:
     """Return what the database answers, as soon as it can."""
     for pause in delays(_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER):
         try:
             return await ask()
-        except DatabaseUnavailable:
+        except _PASSING:
             await asyncio.sleep(pause.total_seconds())
     raise AssertionError("unreachable")
 
@@ -337,7 +354,7 @@ async def _report(
             else:
                 report = await _whole_report(ctx, claim, ending, found, written, streamed)
             answer, said = await _finish(ctx, claim, ending, report)
-        except (DatabaseUnavailable, DeadlockDetectedError, SerializationError):
+        except _PASSING:
             await asyncio.sleep(pause.total_seconds())
             continue
         except Exception:

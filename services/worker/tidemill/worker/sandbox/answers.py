@@ -21,7 +21,7 @@ _MOST_KB = (1 << 31) - 1  # as much as can be stored
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """One frame of a child: exactly one of ready, refused, stream, an answer, and clean or spent after a warm one."""
+    """One frame of a child: exactly one of ready, refused, stream, step, an answer, or clean or spent of a warm one."""
 
     ready: bool = False
     clean: bool = False
@@ -29,6 +29,7 @@ class Frame(msgspec.Struct, frozen=True):
     resident_kb: int = 0
     refused: str | None = None
     stream: str | None = None
+    step: msgspec.Raw = msgspec.Raw(b"")
     success: bool = False
     reason: Reason | None = None
     peak_kb: int | None = None
@@ -135,6 +136,11 @@ def limited(ending: Ending, reason: Reason, why: str) -> Ending:
     named = {**error, "reason": reason, "message": f"{why}: {error.get('message', '')}"}
     written = msgspec.json.encode({**result, "error": named})
     return msgspec.structs.replace(ending, result=msgspec.Raw(written), reason=reason)
+
+
+async def no_steps(_step: bytes) -> Ending:
+    """End a job that speaks of steps where none are kept."""
+    return failed("refused", "WorkflowError", "No steps are kept for this job.")
 
 
 def timed_out(after: timedelta) -> Ending:

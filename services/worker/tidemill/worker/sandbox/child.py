@@ -1,7 +1,8 @@
 """One sandboxed child as the worker holds it: takes a job, hears its output, knows its end.
 
     starting ─ ready ─▶ idle ─ run() ─▶ busy ─ answer, time-out, cancel, limit ─▶ killed ─▶ ended
-                         ▲                └ answer of a warm job ─▶ clearing up ─ spent, or in too long a time ─▶ killed
+                         ▲                ├ step of a workflow ─▶ kept ─▶ busy
+                         │                └ answer of a warm job ─▶ clearing up ─ spent, or in too long a time ─▶ killed
                          └────────────────────────── clean ───────────────┘
 
 The answer comes before the process has ended, and ending is not waited for: SIGKILL to pid 1 of its namespace ends all
@@ -21,7 +22,7 @@ from datetime import timedelta
 import msgspec
 
 from tidemill.worker.sandbox import answers
-from tidemill.worker.sandbox.execution import Ending, Limits, Room
+from tidemill.worker.sandbox.execution import Ending, KeepStep, Limits, Room
 from tidemill.worker.sandbox.groups import NOTHING, Figures, Group
 from tidemill.worker.sandbox.output import Hear, Output
 from tidemill.worker.sandbox.settings import SandboxUnavailable
@@ -30,6 +31,7 @@ _HEAD = 4
 _READ = 1 << 16
 _SMALL_FRAME = 1 << 16  # what a child may say before it has a job
 _GO = b"\n"
+_KEPT = b'{"kept":true}'
 _KILL_WAIT = timedelta(seconds=5)
 _CLEAR_UP_WAIT = timedelta(seconds=3)
 
@@ -72,7 +74,10 @@ class Child:
         self._output: Output | None = None
         self._heard = 0
         self._output_limit = 0
+        self._began = False  # it has said something since it was given its job
         self._never_read = False
+        self._keep_step: KeepStep = answers.no_steps
+        self._keeping: asyncio.Task[Ending | None] | None = None
         self._clean: asyncio.Future[int] | None = None  # the KiB it holds, when it is to be had again
         for fd in (sock.fileno(), output):
             os.set_blocking(fd, False)
@@ -86,19 +91,21 @@ class Child:
         on_stream: Hear,
         cancel: asyncio.Event,
         *,
+        on_step: KeepStep,
         warm: bool = False,
     ) -> Ending:
         """Return how the job ended, after all that it wrote until then has been heard.
 
         The child has been killed then; or, after the answer of a warm job, it is about to clear up: see `clean`.
         """
-        self._clean, self._succeeded = None, False
+        self._clean, self._succeeded, self._began = None, False, False
+        self._keep_step = on_step
         output = self._output = Output(limits.log_bytes, limits.result_bytes, on_log, on_stream)
         self._result_limit = limits.result_bytes
         self._output_limit = limits.output_bytes
         self._frame_limit = limits.result_bytes + _SMALL_FRAME
         self._loop.add_reader(self._output_fd, self._on_output)
-        self._send(len(order).to_bytes(_HEAD, "big") + order)
+        self._send(order)
         timeout = self._loop.call_later(
             limits.wall_time.total_seconds(), self._conclude, answers.timed_out(limits.wall_time)
         )
@@ -118,6 +125,8 @@ class Child:
         finally:
             timeout.cancel()
             canceled.cancel()
+            if self._keeping is not None:
+                self._keeping.cancel()
             if lives:
                 self._let_it_clear_up()
             else:
@@ -235,8 +244,8 @@ class Child:
         if not self._ending.done():
             self._ending.set_result(ending)
 
-    def _send(self, data: bytes) -> None:
-        self._unsent = memoryview(data)
+    def _send(self, payload: bytes) -> None:
+        self._unsent = memoryview(len(payload).to_bytes(_HEAD, "big") + payload)
         self._on_writable()
 
     def _on_writable(self) -> None:
@@ -246,9 +255,8 @@ class Child:
         except BlockingIOError:
             self._loop.add_writer(self._sock.fileno(), self._on_writable)
             return
-        except OSError:  # it has gone: what it did not get it cannot have started
-            self._never_read = True
-            self._conclude(None)
+        except OSError:
+            self._note_unread()
         self._loop.remove_writer(self._sock.fileno())
 
     def _on_socket(self) -> bool:
@@ -258,8 +266,7 @@ class Child:
         except BlockingIOError:
             return False
         except ConnectionResetError:
-            self._never_read = True
-            self._conclude(None)
+            self._note_unread()
             data = b""
         if not data:
             # Not the end yet: a script may have closed what it did not know. The zygote tells the end and its code.
@@ -284,6 +291,12 @@ class Child:
             self._on_frame(answers.decode(payload))
         return not self._ending.done()
 
+    def _note_unread(self) -> None:
+        """Take the news that it has gone and left unread what we sent: what it did not get it can't have begun."""
+        if not self._began:
+            self._never_read = True
+            self._conclude(None)
+
     def _on_too_large_frame(self) -> None:
         """End whoever says so much; between two jobs there is no job that it could be the end of."""
         if self._output is not None:
@@ -304,6 +317,12 @@ class Child:
                 self.ready.set_result(None)
             else:
                 self.ready.set_exception(SandboxUnavailable(frame.refused or "the child was not ready"))
+            return
+        self._began = True
+        if self._keeping is not None:
+            self._conclude(answers.failed("killed", "ExecutionErr", "the job's process did not wait for its step"))
+        elif len(frame.step):
+            self._on_step(bytes(frame.step))
         elif frame.stream is not None:
             self._output.stream(frame.stream)
             if self._output.stream_overflow:
@@ -312,6 +331,22 @@ class Child:
             self._conclude(answers.too_large(self._result_limit))
         else:
             self._conclude(answers.ending(frame))
+
+    def _on_step(self, step: bytes) -> None:
+        """Have a step kept; the child waits for the answer."""
+        self._keeping = asyncio.ensure_future(self._keep_step(step))
+        self._keeping.add_done_callback(self._on_kept)
+
+    def _on_kept(self, keeping: asyncio.Task[Ending | None]) -> None:
+        self._keeping = None
+        if keeping.cancelled() or self._ending.done():
+            return
+        if (error := keeping.exception()) is not None:
+            self._ending.set_exception(error)
+        elif (ending := keeping.result()) is not None:
+            self._conclude(ending)
+        else:
+            self._send(_KEPT)
 
     def _on_cleared_up(self, frame: answers.Frame) -> None:
         assert self._clean is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Literal
 
@@ -81,6 +82,10 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     result: msgspec.Raw
     reason: Reason
     memory_peak_kb: int | None = None
+
+
+KeepStep = Callable[[bytes], Awaitable[Ending | None]]
+"""Keeps a step of a workflow, as JSON for which nobody vouches; an ending says that the job may not go on."""
 
 
 class OrderLimits(msgspec.Struct, frozen=True):

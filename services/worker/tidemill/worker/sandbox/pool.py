@@ -35,7 +35,7 @@ import msgspec
 from tidemill.worker.executors import EXECUTORS
 from tidemill.worker.sandbox import answers, shared, tiers
 from tidemill.worker.sandbox.child import NeverStartedError
-from tidemill.worker.sandbox.execution import Ending, Execution, Order, Room, room
+from tidemill.worker.sandbox.execution import Ending, Execution, KeepStep, Order, Room, room
 from tidemill.worker.sandbox.groups import Groups
 from tidemill.worker.sandbox.inside import linux
 from tidemill.worker.sandbox.output import Hear
@@ -183,7 +183,14 @@ class Sandbox:
             await zygote.close()
 
     async def run(
-        self, key: ZygoteKey, execution: Execution, *, on_log: Hear, on_stream: Hear, cancel: asyncio.Event
+        self,
+        key: ZygoteKey,
+        execution: Execution,
+        *,
+        on_log: Hear,
+        on_stream: Hear,
+        cancel: asyncio.Event,
+        on_step: KeepStep = answers.no_steps,
     ) -> Ending:
         """Run it in a child of this key's zygote and return how it ended.
 
@@ -207,7 +214,9 @@ class Sandbox:
             try:
                 if cancel.is_set():
                     return answers.canceled()
-                return await pair.child.run(encoded, execution.limits, on_log, on_stream, cancel, warm=order.warm)
+                return await pair.child.run(
+                    encoded, execution.limits, on_log, on_stream, cancel, on_step=on_step, warm=order.warm
+                )
             except NeverStartedError:
                 log.warning("a sandbox child died before its job began", extra={"job_id": execution.job_id})
             finally:

@@ -1,20 +1,35 @@
 """Workflows written as code: what is known of their steps, and what their rounds ask for."""
 
+from enum import StrEnum
+
 import msgspec
 
 from tidemill.chassis.database import Database
 from tidemill.chassis.sql import load
-from tidemill.worker.rounds import Runnable
+from tidemill.worker.rounds import Runnable, Step
 from tidemill.worker.store.queue import Answer, Claim, Report
 
 QUERIES = load(__package__, "workflows.sql")
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What a round begins with, as JSON; `args` is there for a task, which runs with those of the workflow."""
+    """What a round begins with, as JSON; `args` is there for a task, which runs with those of the workflow.
+
+    `count` and `size` are those of the results of steps that ran inside earlier rounds.
+    """
 
     checkpoint: str
     args: str | None
+    count: int
+    size: int
+
+
+class Kept(StrEnum):
+    """What became of a step that was to be kept."""
+
+    KEPT = "kept"
+    TAKEN = "taken"
+    OVER = "over"
 
 
 class _Identity(msgspec.Struct, frozen=True):
@@ -25,7 +40,16 @@ class _Identity(msgspec.Struct, frozen=True):
 async def checkpoint(database: Database, claim: Claim) -> Checkpoint | None:
     """Return what is known of a workflow's steps, or None when the claim is over."""
     row = await database.fetchrow(QUERIES.checkpoint, claim.id, claim.key)
-    return None if row is None else Checkpoint(row["checkpoint"], row["args"])
+    return None if row is None else Checkpoint(**row)
+
+
+async def keep(database: Database, claim: Claim, step: Step) -> Kept:
+    """Keep what a step inside a round has come to, and return what became of that."""
+    result = bytes(step.result).decode()
+    answer = await database.fetchval(
+        QUERIES.keep, claim.id, claim.key, step.key, result, step.started_at, step.duration_ms
+    )
+    return Kept(answer)
 
 
 async def suspend(database: Database, claim: Claim, asked: str, report: Report) -> tuple[Answer, str | None]:

@@ -1,5 +1,8 @@
 -- name: checkpoint
-SELECT checkpoint, args FROM queue.read_checkpoint($1, $2)
+SELECT checkpoint, args, count, size FROM queue.read_checkpoint($1, $2)
+
+-- name: keep
+SELECT queue.keep_claimed_step($1, $2, $3, $4, $5, $6)
 
 -- name: suspend
 SELECT answer, said FROM queue.suspend_workflow($1, $2, $3, $4)

@@ -12,16 +12,14 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import encode, room
 from .answer import Answer, failure, too_large
+from .link import Link
 from .place import Place
 from .warm import Warmth
-
-Emit = Callable[[str], None]
 
 BASH = "/bin/bash"
 TAIL_BYTES = 2000
@@ -30,7 +28,7 @@ _CHUNK = 65536
 _LEFT_IN_PIPES = 1 << 20
 
 
-def run(order: dict[str, Any], place: Place, emit: Emit, warmth: Warmth | None) -> Answer:  # noqa: ARG001 (for Python)
+def run(order: dict[str, Any], place: Place, link: Link, warmth: Warmth | None) -> Answer:  # noqa: ARG001 (for Python)
     """Run the script under `bash -e` and return its answer; what it left in the background dies with the child."""
     script = f"{place.job}/main.sh"
     Path(script).write_text(order["code"], encoding="utf-8")

@@ -5,7 +5,6 @@ A warm one clears up after the answer, says that it has, and waits for the next 
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import socket
@@ -17,12 +16,11 @@ from typing import Any, NoReturn
 
 from . import bash, confine, frames, linux, python, room
 from .answer import Answer
+from .link import Link
 from .place import Place
 from .warm import Warmth
 
-Emit = Callable[[str], None]
-
-RUNNERS: Mapping[str, Callable[[dict[str, Any], Place, Emit, Warmth | None], Answer]] = {
+RUNNERS: Mapping[str, Callable[[dict[str, Any], Place, Link, Warmth | None], Answer]] = {
     "python": python.run,
     "bash": bash.run,
 }
@@ -40,19 +38,16 @@ def run(sock: socket.socket, folder: str, environment: list[str], shared: str | 
     os.umask(0o022)
     forget_ourselves(place, environment)
     # The first run touches, and so copies, hundreds of memory pages: better now than when somebody waits.
-    python.rehearse(place.job)
+    link = Link(sock)
+    python.rehearse(place.job, link)
     frames.send(sock, b'{"ready":true}')
     own_pid = os.getpid()
-
-    def emit(chunk: str) -> None:
-        frames.send(sock, json.dumps({"stream": chunk}).encode())
-
     warmth = Warmth(place)
     while (order := frames.receive(sock)) is not None:
         set_environment(order["env"], place)
         if warmth.is_new:
             confine.limit(order["limits"])
-        answer = RUNNERS[order["program"]](order, place, emit, warmth if order["warm"] else None)
+        answer = RUNNERS[order["program"]](order, place, link, warmth if order["warm"] else None)
         if os.getpid() != own_pid:  # a fork made by the script has come back here: the answer is not for it to give
             break
         frames.send(sock, answer.frame(peak_kb()))

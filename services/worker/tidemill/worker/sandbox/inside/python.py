@@ -20,17 +20,16 @@ from typing import Any
 
 from . import arguments, encode, room, workflow
 from .answer import Answer, failure
+from .link import Link
 from .place import Place
 from .warm import Warmth
-
-Emit = Callable[[str], None]
 
 MODULE = "main"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REHEARSAL = "import json\n\ndef main(x: int = 1, **rest):\n    print(end='')\n    return {'x': x, 'rest': rest}\n"
 
 
-def run(order: dict[str, Any], place: Place, emit: Emit, warmth: Warmth | None) -> Answer:
+def run(order: dict[str, Any], place: Place, link: Link, warmth: Warmth | None) -> Answer:
     """Run the script to its end, threads and exit handlers included, and return its answer."""
     own_pid = os.getpid()
     reseed()
@@ -38,7 +37,7 @@ def run(order: dict[str, Any], place: Place, emit: Emit, warmth: Warmth | None) 
     module = partial(load, code, path)
     if warmth is not None:
         module = partial(warmth.module, path, code, module)
-    answer = evaluate(module, order["entrypoint"], order["args"], path, emit, order["checkpoint"])
+    answer = evaluate(module, order["entrypoint"], order["args"], path, link, order["checkpoint"])
     if os.getpid() == own_pid:
         if warmth is None or warmth.needs_an_end():
             finish()
@@ -53,11 +52,11 @@ def is_own(function: Callable[..., Any], name: str) -> bool:
     return name == "main" or (not name.startswith("__") and getattr(function, "__module__", None) == MODULE)
 
 
-def rehearse(folder: str) -> None:
+def rehearse(folder: str, link: Link) -> None:
     """Run a trivial script once and leave no trace of it."""
     order = json.loads(json.dumps({"entrypoint": "main", "args": {"x": 1, "y": "z"}}))
     path = f"{folder}/{MODULE}.py"
-    evaluate(partial(load, REHEARSAL, path), order["entrypoint"], order["args"], path, lambda _: None)
+    evaluate(partial(load, REHEARSAL, path), order["entrypoint"], order["args"], path, link)
     del sys.modules[MODULE]
     Path(path).unlink()
 
@@ -67,7 +66,7 @@ def evaluate(
     entrypoint: str,
     args: dict[str, Any],
     path: str,
-    emit: Emit,
+    link: Link,
     checkpoint: dict[str, Any] | None = None,
 ) -> Answer:
     """Return the answer of one call; every exception becomes one."""
@@ -79,8 +78,8 @@ def evaluate(
         # In a context of its own, so that what it sets there is gone afterwards.
         context = contextvars.copy_context()
         if workflow.is_one(function):
-            return context.run(workflow.run_round, partial(function, *positional), keywords, checkpoint)
-        value = context.run(_call, function, positional, keywords, emit)
+            return context.run(workflow.run_round, partial(function, *positional), keywords, checkpoint, link.keep)
+        value = context.run(_call, function, positional, keywords, link)
         return Answer(True, "returned", encode.to_json(value))
     except SystemExit as stop:
         return stopped(stop)
@@ -88,8 +87,8 @@ def evaluate(
         return raised(error, path)
 
 
-def _call(function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any], emit: Emit) -> Any:
-    return gather(function(*positional, **keywords), emit)
+def _call(function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any], link: Link) -> Any:
+    return gather(function(*positional, **keywords), link)
 
 
 def load(code: str, path: str) -> types.ModuleType:
@@ -102,19 +101,19 @@ def load(code: str, path: str) -> types.ModuleType:
     return module
 
 
-def gather(value: Any, emit: Emit) -> Any:
+def gather(value: Any, link: Link) -> Any:
     """Return what the call came to: awaited if it must be, streamed item by item and joined if it is a generator."""
     if isinstance(value, types.GeneratorType):
-        return "".join([_say(item, emit) for item in value])
+        return "".join([_say(item, link) for item in value])
     if isinstance(value, types.AsyncGeneratorType):
-        return _run_async(_join(value, emit))
+        return _run_async(_join(value, link))
     if hasattr(value, "__await__"):
         return _run_async(_await(value))
     return value
 
 
-async def _join(items: types.AsyncGeneratorType[Any, None], emit: Emit) -> str:
-    return "".join([_say(item, emit) async for item in items])
+async def _join(items: types.AsyncGeneratorType[Any, None], link: Link) -> str:
+    return "".join([_say(item, link) async for item in items])
 
 
 async def _await(value: Any) -> Any:
@@ -127,9 +126,9 @@ def _run_async(coroutine: Any) -> Any:
     return asyncio.run(coroutine)
 
 
-def _say(item: object, emit: Emit) -> str:
+def _say(item: object, link: Link) -> str:
     chunk = item if isinstance(item, str) else encode.to_json(item).decode()
-    emit(chunk)
+    link.stream(chunk)
     return chunk
 
 
