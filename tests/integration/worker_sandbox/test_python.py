@@ -166,6 +166,31 @@ async def test_libraries_of_the_environment_can_be_imported(scripts: Scripts, li
     assert await scripts.result(code, key=key) == ["hello", "/env/0/greeting.py"]
 
 
+@pytest.mark.parametrize(
+    ("sdk", "seen"),
+    [
+        ("import os\nahead = 'WM_JOB_ID' not in os.environ\n", [True, None]),
+        ("raise SystemExit(3)\n", [None, "SystemExit"]),
+        ("import nosuch\n", [None, "ModuleNotFoundError"]),
+    ],
+)
+async def test_the_sdk_is_imported_before_there_is_a_job_and_one_that_can_not_be_is_the_scripts_to_hear_of(
+    scripts: Scripts, library: str, tmp_path: Path, sdk: str, seen: list[str | bool | None]
+) -> None:
+    (tmp_path / "wmill").mkdir()
+    (tmp_path / "wmill" / "__init__.py").write_text(sdk)
+    key = ZygoteKey(workspace="test", environment=(library,))
+    code = """
+def main():
+    try:
+        import wmill
+        return [wmill.ahead, None]
+    except BaseException as error:
+        return [None, type(error).__name__]
+"""
+    assert await scripts.result(code, key=key, env={"WM_JOB_ID": "x"}) == seen
+
+
 async def test_two_thousand_kilobytes_of_code_and_arguments_pass(scripts: Scripts) -> None:
     text = "x" * 1_000_000
     assert await scripts.result(f"# {text}\ndef main(text): return len(text)", {"text": text}) == 1_000_000

@@ -40,6 +40,7 @@ def run(sock: socket.socket, folder: str, environment: list[str], shared: str | 
     # The first run touches, and so copies, hundreds of memory pages: better now than when somebody waits.
     link = Link(sock)
     python.rehearse(place.job, link)
+    python.import_ahead(environment)
     frames.send(sock, b'{"ready":true}')
     own_pid = os.getpid()
     warmth = Warmth(place)

@@ -25,6 +25,7 @@ from .place import Place
 from .warm import Warmth
 
 MODULE = "main"
+SDK = "wmill"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REHEARSAL = "import json\n\ndef main(x: int = 1, **rest):\n    print(end='')\n    return {'x': x, 'rest': rest}\n"
 
@@ -59,6 +60,14 @@ def rehearse(folder: str, link: Link) -> None:
     evaluate(partial(load, REHEARSAL, path), order["entrypoint"], order["args"], path, link)
     del sys.modules[MODULE]
     Path(path).unlink()
+
+
+def import_ahead(environment: list[str]) -> None:
+    """Import the SDK where it is among the packages of the job to come: that takes longer than most jobs run."""
+    if not any(Path(folder, SDK).is_dir() for folder in environment):
+        return
+    with suppress(BaseException):  # the script that imports it is told
+        __import__(SDK)
 
 
 def evaluate(
