@@ -34,14 +34,14 @@ class Client:
         self._http = http
         self._address = address
 
-    async def ask(self, load: Load, path: str, args: Any, **query: Any) -> str:
-        """Ask for a job of a script until it is acknowledged, and return its id."""
+    async def ask(self, load: Load, path: str, args: Any, *, run: str = "p", **query: Any) -> str:
+        """Ask for a job of a script, or of what `run` says, until it is acknowledged, and return its id."""
         key = str(uuid.uuid4())
         last: object = None
         async with asyncio.timeout(_PATIENCE) as patience:
             while True:
                 try:
-                    status, said = await self._post(f"/w/starter/jobs/run/p/{path}", args, key, query)
+                    status, said = await self._post(f"/w/starter/jobs/run/{run}/{path}", args, key, query)
                 except (aiohttp.ClientError, TimeoutError) as error:
                     if patience.expired():
                         raise

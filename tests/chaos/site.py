@@ -9,6 +9,7 @@ The ledger is what the jobs' own code printed, claim by claim: their sandbox lea
 """
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -255,6 +256,11 @@ class Site:
         async with self.client() as one:
             return uuid.UUID(await one.ask(load, path, args, **(query or {})))
 
+    async def ask_flow(self, load: Load, path: str, **args: Any) -> uuid.UUID:
+        """Ask for one run of a flow and return its id."""
+        async with self.client() as one:
+            return uuid.UUID(await one.ask(load, path, args, run="f"))
+
     def client(self) -> AbstractAsyncContextManager[Client]:
         """Open a client."""
         return client(self._address)
@@ -340,6 +346,21 @@ class Site:
         await self._all_slots_work()
         self._nobody_died_by_himself()
         return account
+
+    async def flows_kept(self, load: Load, result: Any, steps: Mapping[str, int]) -> None:
+        """Wait until nothing waits any more; each flow has come to this, each step has this many recorded ends."""
+        flows = load.jobs
+        await self._nothing_waits(flows)
+        rows = await self.look("SELECT outcome, result FROM queue.finished_job WHERE id = ANY ($1)", flows)
+        assert [(row["outcome"], json.loads(row["result"])) for row in rows] == [("success", result)] * len(flows)
+        below = "FROM queue.job j JOIN queue.finished_job f USING (id) WHERE j.root_job = $1 AND j.kind = 'flowscript'"
+        for flow in flows:
+            recorded = await self.look(f"SELECT j.step_id, count(*) {below} AND f.outcome = 'success' GROUP BY 1", flow)
+            assert {row["step_id"]: row["count"] for row in recorded} == steps
+            assert await self.value("SELECT count(*) FROM queue.live_job WHERE root_job = $1", flow) == 0
+        await self._nothing_is_held()
+        await self._all_is_audited(flows)
+        self._nobody_died_by_himself()
 
     async def _nothing_waits(self, jobs: list[uuid.UUID]) -> None:
         unfinished = "SELECT array_agg(id || ' ' || state) FROM queue.live_job WHERE id = ANY ($1)"
