@@ -78,6 +78,8 @@ class Said:
     handled: bool = False
     step: str | None = None
     """Who has failed, where it is not the step that says so."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """What a plain step was given."""
 
     @property
     def good(self) -> bool:
@@ -149,21 +151,22 @@ class Reference:
                 return Said("success", result, stopped=place.inside)
             place.results.append((module["id"], result))
             if module["value"]["type"] not in ("forloopflow", "whileloopflow"):
-                ended = self._ended(module, "stop_after_if", result, place)
+                ended = self._ended(module, "stop_after_if", said, place)
                 if ended is not None:
                     return ended
-            ended = self._ended(module, "stop_after_all_iters_if", result, place)
+            ended = self._ended(module, "stop_after_all_iters_if", said, place)
             if ended is not None:
                 return ended
         return Said("success", result)
 
-    def _ended(self, module: Any, key: str, result: Any, place: Place) -> Said | None:
+    def _ended(self, module: Any, key: str, said: Said, place: Place) -> Said | None:
         """Return how the flow ends when a rule of the step ends it."""
-        rule = module.get(key)
+        rule, result = module.get(key), said.result
         if rule is None:
             return None
+        names = place.names(result=result, all_iters=result, params=said.params)
         try:
-            stops = self._truth(module, key, rule["expr"], place.names(result=result, all_iters=result))
+            stops = self._truth(module, key, rule["expr"], names)
         except Broken as broken:
             return self._failed(broken.said, module["id"], place)
         if not stops:
@@ -202,7 +205,7 @@ class Reference:
     def _step(self, module: Any, place: Place) -> Said:
         try:
             skip = module.get("skip_if")
-            if skip is not None and self._truth(module, "skip_if", skip["expr"], place.names()):
+            if skip is not None and self._skipped(module, skip["expr"], place.names()):
                 return Said("success", place.names()["previous_result"])
             if module.get("mock", {}).get("enabled"):
                 return Said("success", module["mock"]["return_value"])
@@ -229,6 +232,11 @@ class Reference:
             return broken.said
         raise AssertionError
 
+    def _skipped(self, module: Any, source: str, names: Mapping[str, Any]) -> bool:
+        # Only a rule that looks at them needs the inputs before it is known whether the step is to run.
+        params = self._args(module, names) if "params" in source else {}
+        return self._truth(module, "skip_if", source, {**names, "params": params})
+
     def _again(self, module: Any, said: Said, attempt: int, place: Place) -> bool:
         retry = module.get("retry")
         if retry is None or attempt >= retry["constant"]["attempts"]:
@@ -239,7 +247,7 @@ class Reference:
             return True
         what = said.result.get("error") if isinstance(said.result, dict) else None
         try:
-            names = place.names(result=said.result, error=what)
+            names = place.names(result=said.result, error=what, params=said.params)
             return self._truth(module, "retry_if", retry["retry_if"]["expr"], names)
         except Broken:
             return False
@@ -271,10 +279,10 @@ class Reference:
             if module["value"]["path"] not in self.flows:
                 raise Broken(module["id"], "flow", "there is none", "NotFound")
             said = self.flow(self.flows[module["value"]["path"]], args, path)
-            return Said(said.outcome, said.result)
+            return Said(said.outcome, said.result, params=args)
         before = self.runs[path]
         self.runs[path] += 1
-        return Said(*ran(module["value"]["content"], args, before))
+        return Said(*ran(module["value"]["content"], args, before), params=args)
 
     def _items(self, module: Any, place: Place) -> Sequence[Any]:
         iterator = module["value"]["iterator"]
@@ -353,7 +361,7 @@ class Reference:
         rule = module.get("stop_after_if")
         if rule is None or module["value"]["type"] == "branchall":
             return False
-        names = place.names({"iter": {"index": index, "value": index}}, result=result)
+        names = place.names({"iter": {"index": index, "value": index}}, result=result, params={})
         return self._truth(module, "stop_after_if", rule["expr"], names)
 
 

@@ -25,7 +25,7 @@ FLOWS = {"f/inner": INNER}
 VALUES = st.sampled_from(["flow_input.n", "previous_result", "flow_input.iter.value", "flow_input.iter_parent.value",
                           "results.m1", "results.m2", "results.m3", "boom"])  # fmt: skip
 TRUTHS = st.sampled_from(["true", "false", "result", "result == 1", "flow_input.iter.index >= 1",
-                          "previous_result == 2", "results.m1 == 1", "boom"])  # fmt: skip
+                          "previous_result == 2", "results.m1 == 1", "params.x == 1", "boom"])  # fmt: skip
 CODES = st.sampled_from(["value", "value", "value", "list", "fail", "odd fails", "fails first:1", "fails first:2"])
 NUMBERS = st.integers(0, 3)
 
@@ -95,7 +95,7 @@ def options(draw: st.DrawFn, kind: str) -> Any:
     """One thing more that is said of a step, or none."""
     stop = {"expr": draw(TRUTHS)}
     retry: dict[str, Any] = {"constant": {"attempts": draw(NUMBERS), "seconds": draw(st.sampled_from([0, 5]))}}
-    rule = draw(st.sampled_from(["error.message", "result == 1", "true", "boom"]))
+    rule = draw(st.sampled_from(["error.message", "params.x == 1", "true", "boom"]))
     said: list[dict[str, Any]] = [
         {"skip_if": {"expr": draw(TRUTHS)}},
         {"mock": {"enabled": True, "return_value": draw(NUMBERS)}},
