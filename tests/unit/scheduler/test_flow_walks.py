@@ -20,7 +20,17 @@ INNER = {
     "failure_module": {"id": "failure", "value": {"type": "rawscript", "language": "python3", "content": "value",
                        "input_transforms": {"x": {"type": "javascript", "expr": "error.step_id"}}}},
 }  # fmt: skip
-FLOWS = {"f/inner": INNER}
+SKIPS = {
+    "modules": [
+        {
+            "id": "m1",
+            "value": {"type": "identity"},
+            "stop_after_if": {"expr": "result.x == 1", "skip_if_stopped": True},
+        },
+        {"id": "m2", "value": {"type": "identity"}},
+    ]
+}
+FLOWS = {"f/inner": INNER, "f/skips": SKIPS}
 
 VALUES = st.sampled_from(["flow_input.n", "previous_result", "flow_input.iter.value", "flow_input.iter_parent.value",
                           "results.m1", "results.m2", "results.m3", "boom"])  # fmt: skip
@@ -66,7 +76,7 @@ def plain(draw: st.DrawFn, kind: str) -> Any:
         return {"type": kind}
     value = {"type": kind, "input_transforms": {"x": draw(transform(NUMBERS))}}
     if kind == "flow":
-        return {**value, "path": draw(st.sampled_from(["f/inner", "f/inner", "f/gone"]))}
+        return {**value, "path": draw(st.sampled_from(["f/inner", "f/skips", "f/skips", "f/gone"]))}
     return {**value, "language": "python3", "content": draw(CODES)}
 
 
@@ -154,6 +164,15 @@ def test_a_large_loop_is_a_window(slots: int, how: dict[str, Any], most: int) ->
     world = World(a_loop(250, **how), {}, Random(0), slots=slots, trouble=0.05)
     assert world.run(100_000).result == list(range(250))
     assert world.most == 1 + most
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_a_large_loop_without_a_body_needs_no_jobs_to_go_on(parallel: bool) -> None:
+    value = a_loop(450, parallel=parallel)
+    value["modules"][0]["value"]["modules"] = []
+    world = World(value, {}, Random(0), trouble=0.05)
+    assert [each["iter"]["index"] for each in world.run().result] == list(range(450))
+    assert world.most == 1
 
 
 def test_what_failed_does_not_hang_on_who_was_faster() -> None:
