@@ -192,6 +192,13 @@ def test_the_failure_module_of_a_nested_flow_does_not_stand_for_that_around_it()
     assert (ended.outcome, ended.result["recover"]) == ("success", True)
 
 
+def test_a_nested_flow_that_is_skipped_has_ended_well() -> None:
+    inputs = {"x": {"type": "static", "value": 1}}
+    nested = {"id": "a", "value": {"type": "flow", "path": "f/skips", "input_transforms": inputs}}
+    ended = World({"modules": [nested]}, {}, Random(0), FLOWS).run()
+    assert ended == Said("success", {"x": 1})
+
+
 @pytest.mark.parametrize(("rule", "runs"), [("error.name == 1", 1), ("error.message", 3)])
 def test_what_is_tried_again_is_asked_of_the_error_itself(rule: str, runs: int) -> None:
     retry = {"constant": {"attempts": 2, "seconds": 0}, "retry_if": {"expr": rule}}
