@@ -4,6 +4,8 @@ import json
 import uuid
 from typing import Any
 
+import pytest
+
 from tests.support.flows import Stage, expr, flow, loop, step
 from tests.support.queue import Claim, a_job
 from tests.support.waiting import eventually
@@ -203,9 +205,10 @@ async def test_text_that_names_a_variable_is_left_to_the_worker(stage: Stage) ->
 # ---- what comes before the flow
 
 
-async def test_what_the_preprocessor_makes_are_the_arguments(stage: Stage) -> None:
+@pytest.mark.parametrize("inputs", [{}, {"event": expr("flow_input.event")}])
+async def test_what_the_preprocessor_makes_are_the_arguments(stage: Stage, inputs: Any) -> None:
     path = a_path()
-    before = step("preprocessor", "lambda e: {'n': e['body']['x'] + 1}", e=expr("flow_input.event"))
+    before = step("preprocessor", "lambda event: {'n': event['body']['x'] + 1}", **inputs)
     value = flow(step("a", ADD, x=expr("flow_input.n")), preprocessor_module=before)
     version = await stage.deploy_flow(path, value, has_preprocessor=True)
     asked = {"kind": "flow", "path": path, "hash": str(version), "code": None, "entrypoint": "preprocessor"}

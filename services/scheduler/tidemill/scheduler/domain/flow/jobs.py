@@ -26,6 +26,7 @@ from tidemill.scheduler.domain.flow.progress import NULL, Ended, Progress, Walk
 from tidemill.shared import tags
 from tidemill.shared.caching import cache_key
 from tidemill.shared.flow import (
+    PREPROCESSOR,
     ByAgent,
     Flow,
     Identity,
@@ -162,7 +163,7 @@ def plain_job(walk: Walk, progress: Progress, module: Module, new: Start, seen: 
     args = (
         NULL
         if new.args_of is not None or isinstance(value, Identity)
-        else (yield from inputs(module.id, value.input_transforms, seen))
+        else (yield from _arguments(module.id, value.input_transforms, seen))
     )
     erase_after_s = erased_after(module)
     new = msgspec.structs.replace(
@@ -170,6 +171,7 @@ def plain_job(walk: Walk, progress: Progress, module: Module, new: Start, seen: 
         args=NO_ARGS if args == NULL else args,
         priority=module.priority or progress.priority or None,
         erase_after_s=new.erase_after_s if erase_after_s is None else erase_after_s,
+        entrypoint=PREPROCESSOR if module.id == PREPROCESSOR else None,
     )
     match value:
         case Identity():
@@ -237,6 +239,13 @@ def _on_terms(new: Start, terms: _Terms, workspace: str, module: Module, seen: S
     return msgspec.structs.replace(
         new, limit_key=tags.limit_key(terms.limit_key, workspace, path, args, of=of), limit_ceiling=terms.ceiling
     )
+
+
+def _arguments(step: str, transforms: Transforms, seen: Seen) -> Asking:
+    """Return a step's arguments; a preprocessor that names none of its own gets what the flow was sent."""
+    if step == PREPROCESSOR and not transforms:
+        return (yield seen.value("flow_input"))
+    return (yield from inputs(step, transforms, seen))
 
 
 def answered(new: Start, result: msgspec.Raw) -> Start:
