@@ -261,15 +261,17 @@ async def test_steps_on_one_worker_share_a_folder(tidemill: Installation) -> Non
     assert await answer_to(tidemill, value) == "washed ashore"
 
 
-async def test_a_webhook_goes_through_the_preprocessor(tidemill: Installation) -> None:
-    unpack = step(
-        "preprocessor", "def main(order):\n    return {'cups': order['cups']}\n", order=expr("flow_input.order")
-    )
-    value = flow(step("brew", "def main(cups: int):\n    return cups\n", cups=expr("flow_input.cups")))
-    await save(tidemill, "u/admin/brewing", {**value, "preprocessor_module": unpack})
-    where = "/w/:w/jobs/run_wait_result/f/u/admin/brewing"
-    assert await tidemill.call("POST", where, {"order": {"cups": 3}}) == 3
-    assert await tidemill.call("POST", where, {"cups": 4}, skip_preprocessor="true") == 4
+@pytest.mark.parametrize("inputs", [{}, {"event": expr("flow_input.event")}])
+async def test_a_webhook_goes_through_the_preprocessor(tidemill: Installation, inputs: Any) -> None:
+    code = "def preprocessor(event):\n    return {'cups': event['body']['order'], 'kind': event['kind']}\n"
+    unpack = step("preprocessor", code, **inputs)
+    brew = "def main(cups: int, kind: str):\n    return [cups, kind]\n"
+    value = flow(step("brew", brew, cups=expr("flow_input.cups"), kind=expr("flow_input.kind")))
+    path = f"u/admin/brewing{len(inputs)}"
+    await save(tidemill, path, {**value, "preprocessor_module": unpack})
+    where = f"/w/:w/jobs/run_wait_result/f/{path}"
+    assert await tidemill.call("POST", where, {"order": 3}) == [3, "webhook"]
+    assert await tidemill.call("POST", where, {"cups": 4, "kind": "own"}, skip_preprocessor="true") == [4, "own"]
 
 
 async def test_an_old_version_still_runs(tidemill: Installation) -> None:
@@ -284,6 +286,23 @@ async def test_an_old_version_still_runs(tidemill: Installation) -> None:
     new, old = await tidemill.call("GET", "/w/:w/flows/history/p/u/admin/changing")
     assert new["id"] > old["id"]
     assert await tidemill.call("POST", f"/w/:w/jobs/run_wait_result/fv/{old['id']}", {}) == "old"
+
+
+async def test_a_flow_is_taken_up_at_one_of_its_steps(tidemill: Installation) -> None:
+    path = "u/admin/resumable"
+    now = "import time\ndef main():\n    return time.time()\n"
+    last = "def main(first: float, now: float):\n    return [first, now]\n"
+    value = flow(
+        step("first", now), step("then", now), step("last", last, first=expr("results.first"), now=expr("results.then"))
+    )
+    await save(tidemill, path, value)
+    job = await tidemill.call("POST", f"/w/:w/jobs/run/f/{path}", {})
+    before = (await ended(tidemill, job))["result"]
+    again = await tidemill.call("POST", f"/w/:w/jobs/restart/f/{job}", {"step_id": "then"})
+    after = (await ended(tidemill, again))["result"]
+    assert again != job
+    assert after[0] == before[0]
+    assert after[1] > before[1]
 
 
 async def test_canceling_a_flow_stops_its_steps(tidemill: Installation) -> None:
