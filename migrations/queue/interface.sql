@@ -2,7 +2,7 @@
 -- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
 -- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is or was canceled, TM004 worker not
 -- registered, TM005 no such transition, TM006 asked for before (the detail is the job's id), TM007 key used for another request,
--- TM008 workspace closed, TM009 the job runs, TM010 a list of results is too long, TM011 what is to be taken up is not there.
+-- TM008 workspace closed, TM009 the job or the flow above it is under way, TM010 a list of results is too long, TM011 what is to be taken up is not there.
 SET ROLE tidemill_queue_owner;
 
 -- What a caller fills in to ask for a job; a new optional field keeps the version.
@@ -589,7 +589,8 @@ BEGIN
 END
 $$;
 
--- Remove jobs as if they had never been there; what one held of a limit is handed on. Refused while one of them runs.
+-- Remove jobs as if they had never been there; what one held of a limit is handed on. Refused while one of them runs, or while
+-- the flow or workflow above one of them, which waits for its end or reads its result, is under way.
 CREATE OR REPLACE FUNCTION queue.delete_jobs(p_workspace_id text, p_ids uuid[], p_also json) RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -603,7 +604,18 @@ BEGIN
     SELECT l.id INTO v_id FROM queue.live_job l
     WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id AND l.state IN ('running', 'suspended') LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'job % runs', v_id USING ERRCODE = 'TM009', DETAIL = v_id::text;
+        RAISE EXCEPTION 'job % runs', v_id USING ERRCODE = 'TM009', DETAIL = v_id::text, HINT = 'cancel it first';
+    END IF;
+    SELECT j.id INTO v_id FROM unnest(p_ids) AS given (id)
+    CROSS JOIN LATERAL (
+        SELECT q.id, q.parent_job FROM queue.job q
+        WHERE q.id = given.id AND q.born = queue.locate(given.id) AND q.workspace_id = p_workspace_id LIMIT 1) j
+    JOIN queue.live_job above ON above.id = j.parent_job
+    WHERE NOT above.id = ANY (p_ids)
+      AND (above.tag = 'flow' OR EXISTS (
+          SELECT FROM queue.workflow_step w WHERE w.workflow_id = above.id AND w.born = above.born AND w.job_id = j.id)) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the flow of job % is under way', v_id USING ERRCODE = 'TM009', DETAIL = v_id::text, HINT = 'its flow is under way';
     END IF;
     SELECT array_agg(DISTINCT l.limit_key ORDER BY l.limit_key) INTO v_keys
     FROM queue.live_job l WHERE l.id = ANY (p_ids) AND l.workspace_id = p_workspace_id AND l.holds_limit;

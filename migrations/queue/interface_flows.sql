@@ -34,9 +34,11 @@ BEGIN
         SELECT * INTO v_step FROM queue.flow_step WHERE flow_id = l.id AND born = l.born AND no = l.at_step - 1;
     END IF;
     IF v_step.state = 'ended' THEN
-        SELECT json_build_array(json_build_object('index', NULL, 'job_id', f.id, 'outcome', f.outcome,
-            'result', CASE WHEN pg_column_size(f.result) <= p_inline THEN f.result END, 'stopped', v_step.stopped, 'handled', v_step.handled))
-        INTO v_ended FROM queue.finished_job f WHERE f.id = v_step.job_id AND f.born = queue.locate(v_step.job_id);
+        -- What the step's own row says is there even when the job has been removed.
+        v_ended := json_build_array(json_build_object('index', NULL, 'job_id', v_step.job_id, 'outcome', v_step.outcome,
+            'result', (SELECT f.result FROM queue.finished_job f WHERE f.id = v_step.job_id AND f.born = queue.locate(v_step.job_id)
+                       AND pg_column_size(f.result) <= p_inline),
+            'stopped', v_step.stopped, 'handled', v_step.handled));
     ELSIF v_step.state = 'started' AND v_step.job_id IS NULL THEN
         SELECT json_agg(e) INTO v_ended FROM (
             SELECT c.index, c.job_id, c.outcome, CASE WHEN pg_column_size(f.result) <= p_inline THEN f.result END AS result, c.stopped, c.handled

@@ -392,13 +392,13 @@ async def import_completed(db: Executor, workspace: str, jobs: Sequence[Imported
 
 
 async def delete(db: Executor, workspace: str, ids: Sequence[UUID], also: str) -> str:
-    """Remove jobs with all that they left behind and return what was said; raises Conflict when one of them runs."""
+    """Remove jobs with all that they left behind and return what was said; raises Conflict when one is under way."""
     try:
         said: str = await db.fetchval(QUERIES.delete_jobs, workspace, list(ids), also)
     except PostgresError as error:
         if sqlstate(error) != "TM009":
             raise
-        raise Conflict(f"The job {error.detail} runs: cancel it first.") from error
+        raise Conflict(f"The job {error.detail} is under way: {error.hint}.") from error
     return said
 
 

@@ -1,0 +1,65 @@
+"""What must not happen to a flow from outside while it is under way."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from asyncpg import PostgresError
+
+from tests.support.queue import Queue, a_job
+from tests.support.steps import a_flow, a_step, end, start
+from tidemill.chassis.database import sqlstate
+
+
+async def delete(queue: Queue, *jobs: uuid.UUID) -> str | None:
+    """Remove jobs and return the code of the refusal."""
+    try:
+        await queue.api.execute("SELECT queue.delete_jobs('w', $1, NULL)", jobs)
+    except PostgresError as refused:
+        return sqlstate(refused)
+    return None
+
+
+async def load(queue: Queue, flow: uuid.UUID) -> Any:
+    """Return where a flow stands, as the scheduler reads it."""
+    text = await queue.scheduler.fetchval("SELECT queue.load_flow($1, 50, 1000)", flow)
+    return None if text is None else json.loads(text)
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+async def test_the_job_of_a_step_is_not_removed_before_its_flow_has_ended(queue: Queue, ends_first: bool) -> None:
+    flow = await a_flow(queue)
+    step = await start(queue, flow, a_step())
+    if ends_first:
+        await queue.finish(await queue.claimed())
+    assert await delete(queue, step) == "TM009"
+    if not ends_first:
+        await queue.finish(await queue.claimed())
+    await end(queue, flow)
+    assert await delete(queue, step) is None
+    assert await queue.state_of(step) is None
+
+
+async def test_a_task_is_not_removed_while_its_workflow_waits_for_it(queue: Queue) -> None:
+    workflow = await queue.a_claim()
+    asked = {"id": a_job()["id"], "key": "t", "name": "t", "args": {}}
+    task = uuid.UUID(str(asked["id"]))
+    assert await queue.suspend(workflow, {"tasks": [asked]}) == "suspended"
+    assert await delete(queue, task) == "TM009"
+
+
+async def test_a_job_that_a_running_job_has_asked_for_can_be_removed(queue: Queue) -> None:
+    above = await queue.a_claim()
+    assert await delete(queue, await queue.request(a_job(parent_job=above.job_id))) is None
+
+
+async def test_a_flow_hears_that_a_step_has_ended_whose_job_is_gone(queue: Queue) -> None:
+    flow = await a_flow(queue)
+    step = await start(queue, flow, a_step())
+    await queue.finish(await queue.claimed(), result=7)
+    (heard,) = (await load(queue, flow))["ended"]
+    assert (heard["job_id"], heard["outcome"], heard["result"]) == (str(step), "success", 7)
+    await queue.look.execute("DELETE FROM queue.finished_job WHERE id = $1", step)
+    (heard,) = (await load(queue, flow))["ended"]
+    assert (heard["job_id"], heard["outcome"], heard["result"]) == (str(step), "success", None)
