@@ -2,7 +2,8 @@
 -- Lock order everywhere: root job, jobs by ascending id, limit keys, outbox.
 -- Own error codes: TM001 job id taken, TM002 parent not found, TM003 root is or was canceled, TM004 worker not
 -- registered, TM005 no such transition, TM006 asked for before (the detail is the job's id), TM007 key used for another request,
--- TM008 workspace closed, TM009 the job or the flow above it is under way, TM010 a list of results is too long, TM011 what is to be taken up is not there.
+-- TM008 workspace closed, TM009 the job or the flow above it is under way, TM010 a list of results is too long, TM011 what is to be taken up is not there,
+-- TM012 the line of flows takes flows only.
 SET ROLE tidemill_queue_owner;
 
 -- What a caller fills in to ask for a job; a new optional field keeps the version.
@@ -108,6 +109,9 @@ DECLARE
     v_key  queue.request_key;
     v_kept queue.cached_result;
 BEGIN
+    IF r.tag = 'flow' AND r.kind NOT IN ('flow', 'flowpreview', 'flownode') THEN
+        RAISE EXCEPTION 'the tag flow is only for flows' USING ERRCODE = 'TM012';
+    END IF;
     -- Until this transaction ends nobody closes the workspace, so that closing it misses no job.
     PERFORM pg_advisory_xact_lock_shared(hashtextextended('queue.workspace ' || r.workspace_id, 0));
     IF EXISTS (SELECT FROM queue.closed_workspace c WHERE c.workspace_id = r.workspace_id) THEN
@@ -1018,7 +1022,8 @@ BEGIN
     LOOP
         PERFORM FROM queue.live_job l WHERE l.id = v_job.id FOR UPDATE;
         INSERT INTO queue.displaced_job (id, born) VALUES (v_job.id, v_born) ON CONFLICT (id) DO UPDATE SET born = excluded.born;
-        UPDATE queue.live_job SET born = v_born WHERE id = v_job.id;
+        -- Who has read the flow before looks for its rows where they are no more, and must not decide on that.
+        UPDATE queue.live_job SET born = v_born, version = version + CASE tag WHEN 'flow' THEN 1 ELSE 0 END WHERE id = v_job.id;
         UPDATE queue.job SET born = v_born WHERE id = v_job.id AND born = v_job.born;
         UPDATE queue.finished_job SET born = v_born WHERE id = v_job.id AND born = v_job.born;
         UPDATE queue.log_chunk SET born = v_born WHERE job_id = v_job.id AND born = v_job.born;

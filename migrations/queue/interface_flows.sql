@@ -4,9 +4,10 @@
 SET ROLE tidemill_queue_owner;
 
 -- Where a flow stands: what was asked for, its current step, what has ended since it was last looked at (at most p_limit
--- jobs), and what approvers have said. Nothing when it has ended. Values beyond p_inline bytes are left out; ask for them.
+-- jobs), and what approvers have said. Nothing when it has ended. STABLE, so that all of it is of one instant: its rows may
+-- move to another day meanwhile. Values beyond p_inline bytes are left out; ask for them.
 CREATE OR REPLACE FUNCTION queue.load_flow(p_id uuid, p_limit integer, p_inline integer) RETURNS json
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     l       queue.live_job;
@@ -22,6 +23,9 @@ BEGIN
         RETURN NULL;
     END IF;
     SELECT * INTO j FROM queue.job WHERE id = l.id AND born = l.born;
+    IF j.kind NOT IN ('flow', 'flowpreview', 'flownode') THEN
+        RETURN NULL;
+    END IF;
     IF j.scope_job IS NULL THEN
         v_scope := j;
     ELSE

@@ -214,6 +214,7 @@ async def test_a_tag_leads_to_its_workers(api: House) -> None:
     job_id = await api.run("u/ann/s", tag="gpu")
     assert (await claim_of(api, job_id, "gpu")).row["tag"] == "gpu"
     assert "tag" in (await api.post("ann", "jobs/run/p/u/ann/s", {}, status=400, tag="a b")).text
+    assert "only for flows" in (await api.post("ann", "jobs/run/p/u/ann/s", {}, status=400, tag="flow")).text
 
 
 async def test_what_is_not_supported_is_refused_by_name(api: House) -> None:

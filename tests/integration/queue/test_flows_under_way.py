@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -63,3 +64,32 @@ async def test_a_flow_hears_that_a_step_has_ended_whose_job_is_gone(queue: Queue
     await queue.look.execute("DELETE FROM queue.finished_job WHERE id = $1", step)
     (heard,) = (await load(queue, flow))["ended"]
     assert (heard["job_id"], heard["outcome"], heard["result"]) == (str(step), "success", None)
+
+
+async def test_what_is_no_flow_is_not_walked_whatever_its_tag_is(queue: Queue) -> None:
+    assert await load(queue, await a_flow(queue)) is not None
+    with pytest.raises(PostgresError) as refused:
+        await queue.request(a_job(tag="flow"))
+    assert sqlstate(refused.value) == "TM012"
+    job = await queue.request(a_job())
+    await queue.look.execute("UPDATE queue.live_job SET tag = 'flow' WHERE id = $1", job)
+    assert await load(queue, job) is None
+
+
+async def test_what_was_decided_before_a_flow_was_moved_to_another_day_is_stale(queue: Queue) -> None:
+    flow = await a_flow(queue)
+    step = await start(queue, flow, a_step())
+    version = (await load(queue, flow))["version"]
+    today = (await queue.live(flow))["born"].astimezone(UTC).date()
+    assert await queue.move_on(today, datetime.now(UTC)) == 2
+    answer = await queue.scheduler.fetchval(
+        'SELECT answer FROM queue.advance_flow($1, $2, \'{"end": {"outcome": "failure"}}\', 1000)', flow, version
+    )
+    assert answer == "stale"
+    assert (await load(queue, flow))["step"]["job_id"] == str(step)
+
+
+async def test_a_job_of_a_worker_is_none_with_a_checkpoint_after_it_was_moved(queue: Queue) -> None:
+    job = await queue.request(a_job())
+    await queue.move_on((await queue.live(job))["born"].astimezone(UTC).date(), datetime.now(UTC))
+    assert not (await queue.claimed()).row["checkpointed"]

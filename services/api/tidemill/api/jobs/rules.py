@@ -308,6 +308,8 @@ def request(
     due_at, due_in_ms = _due(query) if isinstance(query, RunQuery | RestartQuery) else (None, None)
     cache_ttl_s = _cache_ttl_s(runnable, query)
     tag = _tag(query.tag or runnable.tag or runnable.language, workspace, args)
+    if tag == FLOW_TAG and runnable.kind not in FLOWS:
+        raise BadRequest(f"The tag {FLOW_TAG} is only for flows.")
     if not any_tag:
         refuse_tag(viewer, tag)
     return JobRequest(
