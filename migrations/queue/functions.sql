@@ -13,6 +13,12 @@ LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_tem
     SELECT coalesce((SELECT d.born FROM queue.displaced_job d WHERE d.id = p_id), queue.born_of(p_id))
 $$;
 
+-- The tables that have a partition for each day, in the order in which a day is dropped: what says that it is there, last.
+CREATE OR REPLACE FUNCTION queue.day_tables() RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY['workflow_step', 'flow_state', 'flow_resume', 'flow_child', 'flow_step', 'log_chunk', 'finished_job', 'job']
+$$;
+
 -- Make the partitions of one day. Dynamic SQL because a table's name can't be bound; it is made of a date.
 CREATE OR REPLACE FUNCTION queue.make_day(p_day date) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -25,7 +31,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('queue.make_day'));
-    FOREACH v_parent IN ARRAY ARRAY['job', 'finished_job', 'log_chunk', 'flow_step', 'flow_child', 'flow_resume', 'flow_state', 'workflow_step'] LOOP
+    FOREACH v_parent IN ARRAY queue.day_tables() LOOP
         v_name := v_parent || '_p' || to_char(p_day, 'YYYYMMDD');
         -- Not to_regclass: it would remember that there was none before we waited for the lock.
         IF NOT EXISTS (SELECT FROM pg_class c WHERE c.relname = v_name AND c.relnamespace = 'queue'::regnamespace) THEN

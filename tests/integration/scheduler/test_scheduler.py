@@ -111,6 +111,9 @@ async def test_days_beyond_the_retention_are_dropped_and_what_must_stay_moves_on
             return bool(await queue.look.fetchval("SELECT to_regclass($1) IS NULL", f"queue.job_p{long_ago:%Y%m%d}"))
 
         await eventually(dropped)
+    of_the_day = "SELECT array_agg(relname) FROM pg_class WHERE relname LIKE '%\\_p' || $1"
+    assert len(await queue.look.fetchval(of_the_day, f"{datetime.now(UTC):%Y%m%d}")) > 1
+    assert await queue.look.fetchval(of_the_day, f"{long_ago:%Y%m%d}") is None
     assert await queue.look.fetchval("SELECT count(*) FROM queue.job WHERE id = $1", old) == 0
     assert (await queue.job(late))["outcome"] == "success"
     assert await queue.state_of(unfinished) == "queued"

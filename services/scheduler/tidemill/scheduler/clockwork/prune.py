@@ -1,7 +1,7 @@
 """Days ahead get their partitions; days beyond the retention lose theirs.
 
 Retention counts from completion: before a day goes, what finished late, what is unfinished and the trees of unfinished
-roots move on into today's partition. Then its three partitions are detached without blocking anybody, and dropped.
+roots move on into today's partition. Then its partitions are detached without blocking anybody, and dropped.
 """
 
 import logging
@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 _AHEAD = 14
 _MOVED_AT_ONCE = 500
-_PARENTS = ("flow_state", "flow_resume", "flow_child", "flow_step", "log_chunk", "finished_job", "job")
 
 
 async def run_once(ctx: Context) -> Turn:
@@ -44,7 +43,7 @@ async def _drop(ctx: Context, day: date) -> None:
     try:
         await connection.execute("SET ROLE tidemill_queue_owner")
         await connection.execute("SET lock_timeout = '5s'")
-        for parent in _PARENTS:
+        for parent in await connection.fetchval("SELECT queue.day_tables()"):
             partition = f"queue.{parent}_p{day:%Y%m%d}"
             if await connection.fetchval("SELECT to_regclass($1) IS NULL", partition):
                 continue
