@@ -467,6 +467,15 @@ BEGIN
             SELECT e.id, queue.erase_at(j.erase_after_s), j.erase_after_s FROM ended e
             CROSS JOIN LATERAL (SELECT j.erase_after_s FROM queue.job j WHERE j.id = e.id AND j.born = e.born LIMIT 1) j
             WHERE e.epilogue AND j.erase_after_s IS NOT NULL ON CONFLICT DO NOTHING
+        ), heard_steps AS (
+            UPDATE queue.flow_step s SET state = CASE s.outcome WHEN 'success' THEN 'success' ELSE 'failure' END
+            FROM ended e WHERE e.tag = 'flow' AND s.flow_id = e.id AND s.born = e.born AND s.state = 'ended'
+        ), heard_children AS (
+            UPDATE queue.flow_child c SET state = CASE c.outcome WHEN 'success' THEN 'success' ELSE 'failure' END
+            FROM ended e WHERE e.tag = 'flow' AND c.flow_id = e.id AND c.born = e.born AND c.state = 'ended'
+        ), heard_tasks AS (
+            UPDATE queue.workflow_step s SET state = 'done'
+            FROM ended e WHERE e.rounds > 0 AND s.workflow_id = e.id AND s.born = e.born AND s.state IN ('ended', 'waiting')
         )
         SELECT e.id, 'canceled', e.worker_run, e.reply_to, NULL::json FROM ended e
         WHERE e.worker_run IS NOT NULL OR e.reply_to IS NOT NULL;

@@ -359,30 +359,32 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Flows that have to be looked at: their time has come, or the end of a job of theirs was not heard although it was said.
+-- The same one is not named again before as long has gone by, in case that nobody hears of it.
 CREATE OR REPLACE FUNCTION queue.wake_flows(p_older_than interval, p_limit integer) RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_said json[];
+    v_now   timestamptz := clock_timestamp();
+    v_again timestamptz := v_now + p_older_than;
+    v_said  json[];
 BEGIN
+    -- Only of flows that still stand and are not to be looked at anyhow: the rest must not crowd them out.
+    UPDATE queue.live_job l SET wake_at = v_now WHERE l.id IN (
+        SELECT q.id FROM queue.live_job q WHERE q.id IN (
+            (SELECT s.flow_id FROM queue.flow_step s JOIN queue.live_job f ON f.id = s.flow_id AND f.born = s.born
+             WHERE s.state = 'ended' AND s.ended_at < v_now - p_older_than AND (f.wake_at IS NULL OR f.wake_at > v_again) LIMIT p_limit)
+            UNION
+            (SELECT c.flow_id FROM queue.flow_child c JOIN queue.live_job f ON f.id = c.flow_id AND f.born = c.born
+             WHERE c.state = 'ended' AND c.ended_at < v_now - p_older_than AND (f.wake_at IS NULL OR f.wake_at > v_again) LIMIT p_limit)
+            UNION
+            (SELECT s.workflow_id FROM queue.workflow_step s JOIN queue.live_job f ON f.id = s.workflow_id AND f.born = s.born
+             WHERE s.state = 'ended' AND s.ended_at < v_now - p_older_than AND (f.wake_at IS NULL OR f.wake_at > v_again) LIMIT p_limit))
+        FOR UPDATE SKIP LOCKED);
     WITH due AS (
-        SELECT q.id FROM queue.live_job q WHERE q.wake_at <= clock_timestamp() ORDER BY q.wake_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+        SELECT q.id FROM queue.live_job q WHERE q.wake_at <= v_now ORDER BY q.wake_at LIMIT p_limit FOR UPDATE SKIP LOCKED
     ), woken AS (
-        -- Looked at again soon, in case that nobody hears of it.
-        UPDATE queue.live_job q SET wake_at = clock_timestamp() + interval '5 seconds' FROM due WHERE q.id = due.id
-        RETURNING q.id, q.traceparent
-    ), unheard AS (
-        SELECT DISTINCT e.flow_id FROM (
-            (SELECT s.flow_id FROM queue.flow_step s WHERE s.state = 'ended' AND s.ended_at < clock_timestamp() - p_older_than LIMIT p_limit)
-            UNION ALL
-            (SELECT c.flow_id FROM queue.flow_child c WHERE c.state = 'ended' AND c.ended_at < clock_timestamp() - p_older_than LIMIT p_limit)
-            UNION ALL
-            (SELECT s.workflow_id FROM queue.workflow_step s
-             WHERE s.state = 'ended' AND s.ended_at < clock_timestamp() - p_older_than LIMIT p_limit)) e
+        UPDATE queue.live_job q SET wake_at = v_again FROM due WHERE q.id = due.id RETURNING q.id, q.traceparent
     )
-    SELECT array_agg(queue.say_flow(f.id, f.traceparent)) INTO v_said FROM (
-        SELECT w.id, w.traceparent FROM woken w
-        UNION
-        SELECT q.id, q.traceparent FROM unheard u JOIN queue.live_job q ON q.id = u.flow_id) f;
+    SELECT array_agg(queue.say_flow(w.id, w.traceparent)) INTO v_said FROM woken w;
     RETURN queue.flatten(coalesce(v_said, '{}'));
 END
 $$;

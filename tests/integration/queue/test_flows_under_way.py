@@ -93,3 +93,46 @@ async def test_a_job_of_a_worker_is_none_with_a_checkpoint_after_it_was_moved(qu
     job = await queue.request(a_job())
     await queue.move_on((await queue.live(job))["born"].astimezone(UTC).date(), datetime.now(UTC))
     assert not (await queue.claimed()).row["checkpointed"]
+
+
+async def woken(queue: Queue, limit: int = 10) -> list[str]:
+    """Return the flows that are said to have something to hear, as of now."""
+    await queue.look.execute("UPDATE queue.flow_step SET ended_at = ended_at - interval '1 hour' WHERE state = 'ended'")
+    said = json.loads(await queue.scheduler.fetchval("SELECT queue.wake_flows('1 minute', $1)", limit))
+    return sorted(json.loads(each["body"])["data"]["flow_id"] for each in said)
+
+
+async def a_flow_to_hear(queue: Queue) -> uuid.UUID:
+    """Return a flow of which a step has ended."""
+    flow = await a_flow(queue)
+    await start(queue, flow, a_step())
+    await queue.finish(await queue.claimed())
+    return flow
+
+
+async def test_an_end_that_was_not_heard_is_said_again_but_not_at_every_look(queue: Queue) -> None:
+    flow = await a_flow_to_hear(queue)
+    assert await woken(queue) == [str(flow)]
+    assert await woken(queue) == []
+    await queue.look.execute("UPDATE queue.live_job SET wake_at = now()")
+    assert await woken(queue) == [str(flow)]
+
+
+async def test_an_end_is_said_again_of_a_flow_whose_own_time_is_far(queue: Queue) -> None:
+    flow = await a_flow_to_hear(queue)
+    await queue.look.execute("UPDATE queue.live_job SET wake_at = now() + interval '1 year'")
+    assert await woken(queue) == [str(flow)]
+
+
+async def test_flows_that_nobody_gets_on_with_do_not_keep_others_from_being_woken(queue: Queue) -> None:
+    gone = await a_flow_to_hear(queue)
+    await queue.look.execute("DELETE FROM queue.live_job WHERE id = $1", gone)
+    flows = [await a_flow_to_hear(queue) for _ in range(2)]
+    assert sorted(await woken(queue, 1) + await woken(queue, 1)) == sorted(str(each) for each in flows)
+
+
+async def test_closing_a_workspace_leaves_nothing_to_be_heard(queue: Queue) -> None:
+    flow = await a_flow_to_hear(queue)
+    await queue.api.execute("SELECT queue.close_workspace('w', 'ann', NULL)")
+    state = await queue.look.fetchval("SELECT state FROM queue.flow_step WHERE flow_id = $1", flow)
+    assert state == "success"
