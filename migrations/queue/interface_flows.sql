@@ -188,6 +188,8 @@ DECLARE
     v_now   timestamptz := clock_timestamp();
     v_said  json[] := '{}';
 BEGIN
+    -- As when a job is asked for: a workspace that is being closed misses none of what is started here.
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('queue.workspace ' || q.workspace_id, 0)) FROM queue.live_job q WHERE q.id = p_id;
     SELECT * INTO l FROM queue.live_job WHERE id = p_id FOR UPDATE;
     IF NOT FOUND OR l.tag <> 'flow' THEN
         RETURN QUERY SELECT 'gone', NULL::json;

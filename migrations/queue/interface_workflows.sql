@@ -74,6 +74,8 @@ DECLARE
     v_now  timestamptz := clock_timestamp();
     v_said json[] := '{}';
 BEGIN
+    -- As when a job is asked for: a workspace that is being closed misses none of what is started here.
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('queue.workspace ' || q.workspace_id, 0)) FROM queue.live_job q WHERE q.id = p_id;
     SELECT * INTO l FROM queue.live_job q WHERE q.id = p_id FOR UPDATE;
     IF l.claim_key IS DISTINCT FROM p_claim_key THEN
         RETURN QUERY SELECT CASE WHEN l.id IS NULL AND NOT EXISTS (
@@ -109,8 +111,11 @@ BEGIN
     PERFORM queue.wait_for_approval(l, p_round -> 'approval', v_now);
     v_said := queue.start_tasks(l, j, p_round -> 'tasks', v_now);
     IF EXISTS (SELECT FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting') THEN
-        UPDATE queue.live_job q SET wake_at = (
-            SELECT min(s.until) FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting') WHERE q.id = l.id;
+        UPDATE queue.live_job q SET wake_at = CASE
+            -- It may be what was approved before it came to wait.
+            WHEN EXISTS (SELECT FROM queue.flow_resume r WHERE r.flow_id = l.id AND r.born = l.born AND r.spent_on IS NULL) THEN v_now
+            ELSE (SELECT min(s.until) FROM queue.workflow_step s WHERE s.workflow_id = l.id AND s.state = 'waiting')
+        END WHERE q.id = l.id;
     ELSE
         v_said := v_said || queue.wake_workflow(l);
     END IF;
