@@ -195,6 +195,10 @@ BEGIN
     IF p_job.step_no IS NOT NULL THEN
         PERFORM queue.note_end(p_job, p_outcome);
         v_said := v_said || queue.say_flow(p_job.parent_job, p_job.traceparent);
+    ELSIF p_job.task_key IS NULL AND EXISTS (
+        SELECT FROM queue.live_job q WHERE q.id = p_job.parent_job AND q.tag = 'flow' AND q.cancel_at IS NOT NULL) THEN
+        -- No step of the flow, but the flow does not end before it.
+        v_said := v_said || queue.say_flow(p_job.parent_job, p_job.traceparent);
     END IF;
     IF p_job.rounds > 0 THEN
         UPDATE queue.workflow_step s SET state = 'done'
@@ -392,7 +396,9 @@ BEGIN
        OR p_job.state = 'suspended' AND EXISTS (
            SELECT FROM queue.live_job c WHERE c.parent_job = p_job.id AND (p_job.tag = 'flow' OR c.task_key IS NOT NULL)) THEN
         UPDATE queue.live_job q SET cancel_at = p_job.cancel_at, cancel_by = p_job.cancel_by, cancel_reason = p_job.cancel_reason,
-            version = q.version + 1
+            version = q.version + 1,
+            -- Said once more, in case that nobody hears of it.
+            wake_at = CASE q.state WHEN 'suspended' THEN least(q.wake_at, clock_timestamp() + interval '5 seconds') ELSE q.wake_at END
         WHERE q.id = p_job.id;
         -- In case that nothing below is left to say so.
         RETURN CASE p_job.state WHEN 'suspended' THEN ARRAY[queue.say_flow(p_job.id, p_job.traceparent)] ELSE '{}' END;

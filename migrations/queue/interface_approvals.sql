@@ -236,7 +236,13 @@ BEGIN
     END IF;
     INSERT INTO queue.flow_resume (flow_id, born, step_job, resume_id, approver, approved, value, said_at)
     VALUES (v_flow, l.born, v_step_job, d.resume_id, coalesce(d.username, d.approver, 'anonymous'), d.approved, p_value, clock_timestamp());
-    RETURN QUERY SELECT 'noted', v_flow, queue.flatten(ARRAY[queue.say_flow(l.id, l.traceparent), bus.say_all(p_also, l.traceparent)]);
+    IF v_step.state = 'waiting' AND queue.is_decided(l, v_step) THEN
+        -- Said once more, in case that nobody hears of it.
+        UPDATE queue.live_job q SET wake_at = least(q.wake_at, clock_timestamp() + interval '5 seconds') WHERE q.id = l.id;
+    END IF;
+    -- One that has not begun finds it when it comes to wait.
+    RETURN QUERY SELECT 'noted', v_flow, queue.flatten(
+        CASE l.state WHEN 'suspended' THEN ARRAY[queue.say_flow(l.id, l.traceparent)] ELSE '{}' END || bus.say_all(p_also, l.traceparent));
 END
 $$;
 

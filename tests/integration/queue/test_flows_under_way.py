@@ -1,13 +1,15 @@
 """What must not happen to a flow from outside while it is under way."""
 
+import asyncio
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from asyncpg import PostgresError
 
+from tests.support import suspended
 from tests.support.queue import Queue, a_job
 from tests.support.steps import a_flow, a_step, end, start
 from tidemill.chassis.database import sqlstate
@@ -136,3 +138,85 @@ async def test_closing_a_workspace_leaves_nothing_to_be_heard(queue: Queue) -> N
     await queue.api.execute("SELECT queue.close_workspace('w', 'ann', NULL)")
     state = await queue.look.fetchval("SELECT state FROM queue.flow_step WHERE flow_id = $1", flow)
     assert state == "success"
+
+
+async def resume(queue: Queue, flow: uuid.UUID, **decision: Any) -> tuple[str, list[Any]]:
+    """Approve as somebody who owns the flow and return the answer and what was said."""
+    asked = {"job_id": str(flow), "approved": True, "username": "ann", "may_be_early": True, "in_person": True}
+    row = await queue.api.fetchrow(
+        "SELECT answer, said FROM queue.resume_flow('w', $1, '7', '[]')", json.dumps(asked | decision)
+    )
+    assert row is not None
+    return row["answer"], json.loads(row["said"] or "[]")
+
+
+async def wakes_soon(queue: Queue, flow: uuid.UUID) -> bool:
+    """Return whether a flow is looked at in a moment, even if every message of it is lost."""
+    wake_at = (await queue.live(flow))["wake_at"]
+    return wake_at is not None and wake_at < datetime.now(UTC) + timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("changes", [{"due_in_ms": 3_600_000}, {"limit_key": "k", "limit_ceiling": 1}, {}])
+async def test_nothing_is_said_of_an_approval_before_the_flow_has_begun(queue: Queue, changes: dict[str, Any]) -> None:
+    await queue.a_claim(limit_key="k", limit_ceiling=1)
+    flow = await a_flow(queue, **changes)
+    assert await resume(queue, flow) == ("noted", [])
+
+
+async def test_an_approval_is_heard_of_although_its_message_is_lost(queue: Queue) -> None:
+    flow = await suspended.a_flow(queue, {"modules": []})
+    job = await suspended.start(queue, flow, 0, "a")
+    await suspended.end(queue, job)
+    await suspended.park(queue, flow, 1, "b", job, needed=2)
+    answer, said = await resume(queue, flow)
+    assert (answer, len(said)) == ("noted", 1)
+    assert not await wakes_soon(queue, flow), "it is not decided yet"
+    await resume(queue, flow, username="bob")
+    assert await wakes_soon(queue, flow)
+
+
+async def test_a_workflow_hears_of_an_approval_from_before_it_came_to_wait(queue: Queue) -> None:
+    claim = await queue.a_claim()
+    await resume(queue, claim.job_id)
+    assert await queue.suspend(claim, {"approval": {"key": "yes", "timeout": 3600}}) == "suspended"
+    await queue.tick()
+    await queue.resume(claim.job_id)
+    assert await queue.state_of(claim.job_id) == "queued"
+
+
+async def test_a_cancel_is_heard_of_although_its_message_is_lost(queue: Queue) -> None:
+    flow = await a_flow(queue)
+    await start(queue, flow, a_step())
+    await queue.claimed()
+    assert (await queue.cancel(flow)).answer == "requested"
+    assert await wakes_soon(queue, flow)
+
+
+async def test_a_canceled_flow_hears_of_the_end_of_a_job_below_it_that_is_no_step(queue: Queue) -> None:
+    flow = await a_flow(queue)
+    step = await start(queue, flow, a_step())
+    await queue.finish(await queue.claimed())
+    other = await queue.a_claim(parent_job=flow)
+    assert (await queue.cancel(flow)).answer == "requested"
+    _, said = await queue.finish_and_hear(other, "canceled")
+    assert [json.loads(each["body"])["data"] for each in said] == [{"flow_id": str(flow)}]
+    assert not (await load(queue, flow))["children_live"]
+    assert await queue.state_of(step) == "success"
+
+
+async def test_what_a_flow_starts_while_its_workspace_closes_is_not_missed(queue: Queue) -> None:
+    flow = await a_flow(queue)
+    step = a_step()
+    row = {"no": 0, "module": "a", "state": "started", "job_id": step["id"]}
+    changes = json.dumps({"at_step": 0, "steps": [row], "start": [step]}, default=str)
+    async with queue.scheduler.acquire() as walking:
+        transaction = walking.transaction()
+        await transaction.start()
+        await walking.fetch("SELECT * FROM queue.advance_flow($1, 0, $2, 1000)", flow, changes)
+        closing = asyncio.create_task(queue.api.execute("SELECT queue.close_workspace('w', 'ann', NULL)"))
+        await asyncio.wait_for(queue.until_somebody_waits(), 20)
+        assert await queue.look.fetchval("SELECT array_agg(locktype) FROM pg_locks WHERE NOT granted") == ["advisory"]
+        await transaction.commit()
+    await asyncio.wait_for(closing, 20)
+    assert await queue.state_of(uuid.UUID(str(step["id"]))) == "canceled"
+    assert await queue.scheduler.fetchval("SELECT answer FROM queue.advance_flow($1, 1, '{}', 1000)", flow) == "gone"
