@@ -2,10 +2,11 @@
 -- holds it may use it once. The api decides who is asking; what the step that waits demands of them is held here.
 SET ROLE tidemill_queue_owner;
 
--- HMAC-SHA256 (RFC 2104) over whose approval it is: a step's job, or a flow as a whole.
-CREATE OR REPLACE FUNCTION queue.sign_approval(p_id uuid, p_flow_level boolean, p_resume_id bigint, p_approver text) RETURNS text
+-- HMAC-SHA256 (RFC 2104) over whose approval it is: that of a step's job (`S`), of a flow as a whole (`F`), or of what a
+-- workflow waits for under a key (`W`). Clients choose the ids of their jobs, so what is signed says what the id stands for.
+CREATE OR REPLACE FUNCTION queue.sign_approval(p_kind "char", p_id uuid, p_resume_id bigint, p_approver text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT encode(sha256(k.outer_pad || sha256(k.inner_pad || uuid_send(p_id) || boolsend(p_flow_level) || int8send(p_resume_id)
+    SELECT encode(sha256(k.outer_pad || sha256(k.inner_pad || charsend(p_kind) || uuid_send(p_id) || int8send(p_resume_id)
         || boolsend(p_approver IS NOT NULL) || convert_to(coalesce(p_approver, ''), 'UTF8'))), 'hex')
     FROM queue.approval_key k
 $$;
@@ -36,7 +37,7 @@ BEGIN
         RETURN;
     END IF;
     job_id := CASE WHEN p_flow_level THEN v_parent.id ELSE v_job.id END;
-    RETURN QUERY SELECT 'signed', job_id, queue.sign_approval(job_id, p_flow_level, p_resume_id, p_approver);
+    RETURN QUERY SELECT 'signed', job_id, queue.sign_approval(CASE WHEN p_flow_level THEN 'F' ELSE 'S' END::"char", job_id, p_resume_id, p_approver);
 END
 $$;
 
@@ -57,18 +58,24 @@ $$;
 CREATE OR REPLACE FUNCTION queue.workflow_signature(p_workspace_id text, p_job uuid, p_key text, p_approver text)
 RETURNS TABLE (resume_id bigint, signature text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT queue.resume_id_of(p_key), queue.sign_approval(queue.approval_ref(j.id, ''), true, queue.resume_id_of(p_key), p_approver)
+    SELECT queue.resume_id_of(p_key), queue.sign_approval('W', j.id, queue.resume_id_of(p_key), p_approver)
     FROM queue.job j WHERE j.id = p_job AND j.born = queue.locate(p_job) AND j.workspace_id = p_workspace_id
 $$;
 
--- Which flow a signature is good for, or which workflow: there the resume id names the key that is approved. Digests are compared, not the text, so that time tells nothing.
+-- Which flow a signature is good for, or which workflow: there the resume id names the key that is approved. Only what is a
+-- workflow has such signatures. Digests are compared, not the text, so that time tells nothing.
 CREATE OR REPLACE FUNCTION queue.verify_approval(p_workspace_id text, p_job uuid, p_resume_id bigint, p_signature text, p_approver text)
 RETURNS TABLE (flow_id uuid, flow_level boolean, keyed boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN v.flow_level THEN j.id ELSE j.parent_job END, v.flow_level, v.keyed
-    FROM (VALUES (false, false), (true, false), (true, true)) v (flow_level, keyed)
+    SELECT CASE v.kind WHEN 'S' THEN j.parent_job ELSE j.id END, v.kind <> 'S', v.kind = 'W'
+    FROM (VALUES ('S'::"char"), ('F'), ('W')) v (kind)
     JOIN queue.job j ON j.id = p_job AND j.born = queue.locate(p_job) AND j.workspace_id = p_workspace_id
-    WHERE sha256(convert_to(queue.sign_approval(CASE WHEN v.keyed THEN queue.approval_ref(p_job, '') ELSE p_job END, v.flow_level, p_resume_id, p_approver), 'UTF8')) = sha256(convert_to(p_signature, 'UTF8'))
+    WHERE sha256(convert_to(queue.sign_approval(v.kind, p_job, p_resume_id, p_approver), 'UTF8')) = sha256(convert_to(p_signature, 'UTF8'))
+      AND CASE v.kind
+          WHEN 'S' THEN j.parent_job IS NOT NULL
+          WHEN 'F' THEN j.kind IN ('flow', 'flowpreview', 'flownode')
+          ELSE EXISTS (SELECT FROM queue.workflow_step s WHERE s.workflow_id = j.id AND s.born = j.born)
+      END
 $$;
 
 -- Whether enough has been said to the step that waits, even if its flow has not heard of it yet.

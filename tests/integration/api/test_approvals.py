@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -190,6 +191,26 @@ async def test_forged_urls_decide_nothing(api: House) -> None:
         for url in (forged, forged.replace("/resume/", "/cancel/")):
             assert (await use(api, url)).status in (403, 404), url
     assert await noted(api, flow) == []
+
+
+async def test_a_chosen_job_id_signs_nothing_of_another_job(api: House) -> None:
+    """A22: what is signed says what the id in it stands for."""
+    _, step = await waiting(api)
+    job = await api.preview(who="bob")
+    for victim in (job, step):
+        chosen = uuid.UUID(hashlib.md5(f"workflow {victim} ".encode(), usedforsecurity=False).hexdigest())
+        body = {"value": {"modules": []}, "args": {}}
+        await api.post("ann", "jobs/run/preview_flow", body, status=201, job_id=str(chosen))
+        got = await urls(api, chosen, flow_level=True)
+        for use_of in ("resume", "cancel", "get_flow"):
+            url = got.resume.replace(str(chosen), str(victim)).replace("/resume/", f"/{use_of}/")
+            assert (await use(api, url, method="GET")).status == 403
+
+
+async def test_what_is_no_workflow_has_no_urls_of_one(api: House) -> None:
+    job = await api.preview()
+    got = (await api.get("ann", f"jobs/wac_approval_urls/{job}/key")).json
+    assert (await use(api, got["resume"].replace("/resume/", "/get_flow/"), method="GET")).status == 403
 
 
 async def test_a_url_is_good_once(api: House) -> None:
