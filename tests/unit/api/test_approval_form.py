@@ -23,7 +23,7 @@ SCHEMA = {
         "no schema": "at all",
     },
     "required": ["line"],
-    "order": ["tick", "gone", "line"],
+    "order": ["tick", "gone", ["line"], {"line": 1}, None, "line"],
 }
 GOOD: Mapping[str, tuple[str, Any]] = {
     "line": ("a\r\nb", "a\nb"), "secret": ("s", "s"), "whole": ("-3", -3), "number": ("1.5", 1.5),

@@ -61,7 +61,7 @@ def fields(schema: msgspec.Raw | None, defaults: Mapping[str, Any], enums: Mappi
     required = read.get("required")
     needed = set(map(str, required)) if isinstance(required, list) else set()
     order = read.get("order")
-    keys = [each for each in order if each in properties] if isinstance(order, list) else []
+    keys = [each for each in order if isinstance(each, str) and each in properties] if isinstance(order, list) else []
     keys = list(dict.fromkeys([*keys, *properties]))[:MOST_FIELDS]
     return [
         _field(key, properties[key], key in needed, defaults, enums)
