@@ -234,6 +234,13 @@ async def test_no_signature_is_in_a_line_of_the_log(api: House, caplog: pytest.L
     with caplog.at_level("DEBUG"):
         await visit(url)
         await visit(url, {"do": "approve"})
+        for method in ("OPTIONS", "PUT", "PATCH"):
+            async with api.session.request(method, url) as answer:
+                assert answer.status == 405
+            async with api.session.request(method, f"{url.replace('/approve/', '//approve//')}/") as answer:
+                assert answer.status == 404
+        for use in ("resume", "cancel", "get_flow"):
+            await api.call(None, "PUT", "jobs_u/" + use + urlsplit(url).path.partition(api.workspace)[2], status=405)
     signature = urlsplit(url).path.rpartition("/")[2]
     paths = [each.path for each in caplog.records if hasattr(each, "path")]
     assert any("/approve/" in each for each in paths)

@@ -59,6 +59,8 @@ _UNSTORABLE = (CharacterNotInRepertoireError, UntranslatableCharacterError)
 class _Trail:
     """What is known of a request when it is logged."""
 
+    path: str
+    """As it is logged."""
     traceparent: str = ""
     route: Route | None = None
     viewer: Viewer = NOBODY
@@ -77,12 +79,14 @@ class HttpFrame:
 
     def __init__(self, ctx: "ApiContext", routes: Iterable[Route], pages: Iterable[Route] = ()) -> None:
         self._ctx = ctx
+        routes, pages = tuple(routes), tuple(pages)
         self._paths = Paths(routes)
         self._pages = Paths(pages)
+        self._secret = _secret([*(BASE + each.path for each in routes), *(each.path for each in pages)])
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Return the answer to a request, whatever happens."""
-        trail = _Trail()
+        trail = _Trail(self._secret.sub(r"\1…", request.path))
         request[_TRAIL] = trail
         began = time.monotonic()
         status = 499
@@ -118,7 +122,7 @@ class HttpFrame:
         except ConnectionResetError:
             raise
         except Exception:
-            log.exception("request failed", extra={"path": _shown(request, trail), "trace_id": trail.trace_id})
+            log.exception("request failed", extra={"path": trail.path, "trace_id": trail.trace_id})
             return text(f"Something went wrong on our side; our log tells more under {trail.trace_id}.", 500)
 
     async def _handle(self, request: web.Request, trail: _Trail) -> web.StreamResponse:
@@ -213,11 +217,15 @@ def _media(request: web.Request) -> str:
     return request.content_type.lower() if "Content-Type" in request.headers else ""
 
 
-def _shown(request: web.Request, trail: _Trail) -> str:
-    """Return the path without a signature in it, which gives a right to whoever reads it."""
-    if trail.route is not None and trail.route.path.endswith("/{signature}"):
-        return request.path.rpartition("/")[0] + "/…"
-    return request.path
+def _secret(paths: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds the signature in a path, which gives a right to whoever reads it; whatever the method was."""
+    patterns = {_before(path) for path in paths if path.endswith("/{signature}")}
+    return re.compile(rf"^((?:{'|'.join(sorted(patterns)) or '(?!)'})/+).+", re.DOTALL)
+
+
+def _before(path: str) -> str:
+    parts = path.strip("/").split("/")[:-1]
+    return "".join("/+[^/]+" if "{" in each else "/+" + re.escape(each) for each in parts)
 
 
 def _note(request: web.Request, trail: _Trail, name: str, status: int, took: timedelta) -> None:
@@ -229,7 +237,7 @@ def _note(request: web.Request, trail: _Trail, name: str, status: int, took: tim
         "request",
         extra={
             "method": request.method,
-            "path": _shown(request, trail),
+            "path": trail.path,
             "route": name,
             "status": status,
             "ms": round(took.total_seconds() * 1000, 1),
