@@ -16,6 +16,7 @@ import pytest
 from tests.support.database import DatabaseUrls
 from tests.support.house import House, Reply, house
 from tests.support.suspended import a_flow, a_module, end, finish, park, start
+from tidemill.api.tokens.rules import digest
 
 LOGIN = {"user_auth_required": True}
 NOT_SELF = {"self_approval_disabled": True}
@@ -159,6 +160,28 @@ async def test_who_does_not_own_the_job_gets_no_urls_for_it(api: House) -> None:
     _, job = await waiting(api)
     await api.get("bob", f"jobs/resume_urls/{job}/1", status=404)
     await api.get(None, f"jobs/resume_urls/{job}/1", status=401)
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [
+        ("read_only = true", 403),
+        ("scopes = '{jobs:read}'", 403),
+        ("scopes = '{jobs:read, jobs:run:scripts:f/other}'", 403),
+        ("scopes = '{jobs:write}'", 200),
+        ("scopes = '{jobs:run, jobs:read}'", 200),
+    ],
+)
+async def test_a_token_that_only_reads_gets_no_urls(api: House, limits: str, status: int) -> None:
+    """Whoever holds a URL decides, and this token may not."""
+    _, job = await waiting(api)
+    await api.person("ann limited")
+    await api.queue.look.execute(
+        f"UPDATE platform.token SET email = 'ann@example.com', {limits} WHERE hash = $1",
+        digest(api.tokens["ann limited"]),
+    )
+    for path in (f"resume_urls/{job}/1", f"job_signature/{job}/1", f"wac_approval_urls/{job}/key"):
+        await api.get("ann limited", f"jobs/{path}", status=status)
 
 
 async def test_a_job_that_is_no_step_has_no_urls(api: House) -> None:

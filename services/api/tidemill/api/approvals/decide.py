@@ -1,5 +1,6 @@
 """Approving and refusing: by a signed URL, or as one who owns the flow."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -12,11 +13,12 @@ from tidemill.api.approvals.store import Approval, Person, Url
 from tidemill.api.http import policy
 from tidemill.api.http.answer import json, text
 from tidemill.api.http.errors import BadRequest, Forbidden, MethodNotAllowed
-from tidemill.api.http.route import Call, Viewer
+from tidemill.api.http.route import Action, Call, Viewer
 from tidemill.api.jobs import look
 from tidemill.api.jobs import store as jobs
 from tidemill.chassis.outbox import to_say
 
+_DECIDING: Sequence[Action] = ("write", "run")
 RESUME, REFUSE = "jobs", "jobs.disapproval"
 """The operations that are audited; clients know no name of its own for an approval."""
 
@@ -170,6 +172,30 @@ async def _may_ask(call: Call) -> None:
         raise look.missing(call)
     if not brief.may_cancel:
         raise Forbidden("You may look at this job but not ask for its approval.")
+    if not await _may_decide(call, brief.root_job):
+        raise Forbidden("This token may not decide anything of this job, and so not ask for its approval either.")
+
+
+async def _may_decide(call: Call, root: UUID | None) -> bool:
+    """Return whether the token may do more than read: with an approval's address, anybody may decide."""
+    viewer = call.viewer
+    if viewer.job_id is not None and await _is_of_its_flow(call, root):
+        # Who may run a flow may have it ask for approvals, whatever its steps are.
+        return True
+    abouts = [call.params] if root is None else [call.params, {**call.params, "id": str(root)}]
+    for params in abouts:
+        for action in _DECIDING:
+            if await policy.may(call.ctx, call.route, params, viewer, action):
+                return True
+    return False
+
+
+async def _is_of_its_flow(call: Call, root: UUID | None) -> bool:
+    job_id = look.job_id_of(call)
+    if job_id == call.viewer.job_id:
+        return True
+    own = await jobs.brief(call.ctx.database, call.workspace, call.viewer.job_id or job_id, call.viewer)
+    return own is not None and own.root_job is not None and own.root_job in (root, job_id)
 
 
 async def _owned(call: Call) -> None:

@@ -21,7 +21,7 @@ from asyncpg import Record
 from tidemill.api.http.decode import TOKEN_PARAMETER
 from tidemill.api.http.errors import Forbidden, HttpError, NotFound, Unauthorized
 from tidemill.api.http.origin import is_cross_site, refuse_cross_site
-from tidemill.api.http.route import NEEDS_NO_LOGIN, NOBODY, Policy, Route, Viewer, Who
+from tidemill.api.http.route import NEEDS_NO_LOGIN, NOBODY, Action, Policy, Route, Viewer, Who
 from tidemill.api.tokens.rules import digest, is_job_token
 from tidemill.api.tokens.scopes import KINDS, Use, scopes_of
 from tidemill.chassis.sql import load
@@ -125,6 +125,13 @@ async def recognise(ctx: "ApiContext", route: Route, params: Mapping[str, str], 
     return None if await _of_scopes(ctx, route, params, asking.viewer) is not None else asking.viewer
 
 
+async def may(ctx: "ApiContext", route: Route, params: Mapping[str, str], viewer: Viewer, action: Action) -> bool:
+    """Return whether a token allows to do more with what a request is about than its route itself does."""
+    if viewer.read_only and action != "read":
+        return False
+    return await _of_scopes(ctx, route, params, viewer, action) is None
+
+
 def refusal(policy: Policy, method: str, workspace: str | None, asking: Asking) -> HttpError | None:
     """Return why this call is refused, or None when it is allowed."""
     viewer = asking.viewer
@@ -170,7 +177,9 @@ async def _if_archived(ctx: "ApiContext", workspace: str, asking: Asking) -> Htt
     return None
 
 
-async def _of_scopes(ctx: "ApiContext", route: Route, params: Mapping[str, str], viewer: Viewer) -> HttpError | None:
+async def _of_scopes(
+    ctx: "ApiContext", route: Route, params: Mapping[str, str], viewer: Viewer, action: Action | None = None
+) -> HttpError | None:
     kind, name = _resource(route, params)
     tags = viewer.only_tags
     if tags is not None and kind == _JOB and name is not None:
@@ -179,7 +188,7 @@ async def _of_scopes(ctx: "ApiContext", route: Route, params: Mapping[str, str],
             return NotFound(f"There is no job {name}.")
     use = Use(
         domain=route.policy.domain,
-        action=route.policy.action,
+        action=action or route.policy.action,
         kind=kind if kind in KINDS else "",
         path=name if kind != _JOB else None,
     )
