@@ -6,14 +6,16 @@ SET ROLE tidemill_queue_owner;
 DO $$
 BEGIN
     IF to_regtype('queue.restart') IS NULL THEN
-        CREATE TYPE queue.restart AS (flow_job_id uuid, step_id text, branch_or_iteration_n integer, flow_version bigint, at smallint, total integer);
+        CREATE TYPE queue.restart AS (flow_job_id uuid, step_id text, branch_or_iteration_n integer, flow_version bigint, at smallint, total integer,
+            keeps_approvals boolean);
     END IF;
 END
 $$;
 
 -- Let a flow that was just placed begin where another one is taken up. The rows of what that has done come along; the jobs
 -- stay those of the other flow, and so do their results. What approvers have said before the first step to run is unspent:
--- it is asked again whether that is enough. It was said to who asked then, and counts for nobody else. Raises TM011 when something of it is not there any more, or has not ended.
+-- it is asked again whether that is enough. It was said to who asked then, and counts for nobody else; and to the very flow and
+-- arguments that ran then, which `keeps_approvals` answers for. What does not come along is not found by a third run either. Raises TM011 when something of it is not there any more, or has not ended.
 CREATE OR REPLACE FUNCTION queue.take_up(p_job queue.live_job, p_restart json) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan AS $$
@@ -70,9 +72,10 @@ BEGIN
     WHERE o.id = r.flow_job_id AND o.born = v_born AND n.id = p_job.id AND n.born = p_job.born;
     INSERT INTO queue.flow_resume (flow_id, born, step_job, resume_id, approver, approved, value, said_at, spent_on)
     SELECT p_job.id, p_job.born, a.step_job, a.resume_id, a.approver, a.approved, a.value, a.said_at,
-           CASE WHEN a.spent_on < r.at OR v_kept > 0 THEN a.spent_on END
+           CASE WHEN a.spent_on < r.at THEN a.spent_on END
     FROM queue.flow_resume a
-    WHERE a.flow_id = r.flow_job_id AND a.born = v_born AND (a.spent_on < r.at OR a.spent_on = r.at AND a.approved AND v_same);
+    WHERE a.flow_id = r.flow_job_id AND a.born = v_born AND v_same AND coalesce(r.keeps_approvals, false)
+      AND (a.spent_on < r.at OR a.spent_on = r.at AND a.approved);
     UPDATE queue.live_job SET at_step = r.at WHERE id = p_job.id;
 END
 $$;

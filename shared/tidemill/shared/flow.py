@@ -19,6 +19,8 @@ RESERVED_IDS = frozenset({PREPROCESSOR, FAILURE, "Input"})
 DEFAULT_BRANCH = -1
 """The branch of a branchone that is taken when no expression is true."""
 
+_NO_GROUPS = (b"null", b"[]", b'""')
+
 
 class Static(msgspec.Struct, frozen=True, tag_field="type", tag="static"):
     """A value as it stands; `$res:path` and `$var:path` in it are resolved by the worker."""
@@ -96,6 +98,13 @@ class Suspend(msgspec.Struct, frozen=True):
     self_approval_disabled: bool | None = None
     hide_cancel: bool | None = None
     continue_on_disapprove_timeout: bool | None = None
+
+    @property
+    def demands_nothing(self) -> bool:
+        """Whether anybody may approve; what only an expression tells is taken for a demand."""
+        groups = self.user_groups_required
+        anybody = groups is None or (isinstance(groups, Static) and bytes(groups.value).strip() in _NO_GROUPS)
+        return anybody and not self.user_auth_required and not self.self_approval_disabled
 
 
 class Mock(msgspec.Struct, frozen=True):

@@ -109,14 +109,12 @@ async def test_a_run_is_taken_up_as_its_request_says(api: House) -> None:
         "POST",
         f"jobs/restart/f/{run}",
         body,
-        headers={"X-More": "yes"},
         status=201,
-        include_header="x-more",
         **query,
     )
     job = await row(api, reply.text)
     assert (job["tag"], job["state"], job["visible_to_owner"]) == ("special", "scheduled", False)
-    assert json.loads(job["args"]) == {"x": 1, "x_more": "yes"}
+    assert json.loads(job["args"]) == {"x": 1}
     key = {"Idempotency-Key": "once"}
     once = [
         (await api.call("ann", "POST", f"jobs/restart/f/{run}", {"step_id": "b"}, headers=key, status=201)).text
@@ -192,6 +190,41 @@ async def looped(api: House, module: Mapping[str, Any], **done: Any) -> uuid.UUI
         )
     await finish(api.queue, run)
     return run
+
+
+async def test_approvals_stay_only_where_the_same_runs_and_they_demand_nothing(api: House) -> None:
+    async def keeps(run: uuid.UUID | str, **body: Any) -> bool:
+        new = await restart(api, run, "b", **body)
+        return bool(json.loads((await row(api, new))["restarted_from"]).get("keeps_approvals"))
+
+    suspends: Sequence[Mapping[str, Any]] = ({}, {"self_approval_disabled": True}, {"user_auth_required": True})
+    for at, suspend in enumerate(suspends):
+        path = f"u/ann/kept{at}"
+        modules = [a_module("a", suspend=suspend), a_module("b")]
+        await api.flow(path, modules)
+        run = await a_run(api, f"f/{path}")
+        await walked(api, run, "a", "b")
+        assert await keeps(run) is (not suspend)
+        body = {"path": path, "summary": "", "value": {"modules": [*modules, a_module("c")]}}
+        await api.post("ann", f"flows/update/{path}", body)
+        newer = (await api.get("ann", f"flows/get/{path}")).json["version_id"]
+        assert not await keeps(run, flow_version=newer)
+
+
+async def test_a_run_is_taken_up_with_the_arguments_that_it_had(api: House) -> None:
+    await api.flow("u/ann/f", [a_module("a")])
+    run = await a_run(api)
+    await walked(api, run, "a")
+    for name in ("include_query", "include_header"):
+        answer = await api.post("ann", f"jobs/restart/f/{run}", {"step_id": "a"}, status=422, **{name: "x", "x": "9"})
+        assert name in answer.text
+
+
+async def test_a_loop_behind_an_approval_is_taken_up_as_a_whole(api: House) -> None:
+    await api.flow("u/ann/f", [a_module("a", suspend={}), a_loop("l")])
+    run = await a_run(api)
+    await walked(api, run, "a", "l")
+    assert "approval" in await restart(api, run, "l", branch_or_iteration_n=2, status=422)
 
 
 async def test_a_loop_is_taken_up_at_an_iteration(api: House) -> None:

@@ -136,11 +136,11 @@ async def test_an_approval_that_was_given_is_not_asked_for_again(stage: Stage) -
     old = await stage.request(approved_then(FAIL), {"n": 1})
     await say(stage, old, approved=True, value={"ok": "yes"})
     assert (await stage.end_of(old)).outcome == "failure"
-    new = await taken_up(stage, old, approved_then("lambda x: x"), 1)
+    new = await taken_up(stage, old, approved_then("lambda x: x"), 1, keeps_approvals=True)
     assert new.result[0] == {"ok": "yes"}
     assert new.result[2] == 1
     beyond = flow(*approved_then(FAIL)["modules"], step("sc", "lambda x: x", x=expr("results.sb")))
-    again = await taken_up(stage, new.id, beyond, 2)
+    again = await taken_up(stage, new.id, beyond, 2, keeps_approvals=True)
     spent = await stage.queue.look.fetch("SELECT spent_on FROM queue.flow_resume WHERE flow_id = $1", again.id)
     assert (again.result, [each["spent_on"] for each in spent]) == (new.result, [1])
 
@@ -149,7 +149,7 @@ async def test_a_refusal_is_no_approval_for_the_run_that_takes_it_up(stage: Stag
     old = await stage.request(approved_then("lambda x: x"), {"n": 1})
     await say(stage, old, approved=False)
     assert (await stage.end_of(old)).outcome == "failure"
-    new = await take_up(stage, old, approved_then("lambda x: x[0]"), 1)
+    new = await take_up(stage, old, approved_then("lambda x: x[0]"), 1, keeps_approvals=True)
     await say(stage, new, approved=True, value="now")
     assert (await stage.end_of(new)).result == "now"
 
@@ -158,12 +158,27 @@ async def test_an_approval_counts_only_for_whom_it_was_given(stage: Stage) -> No
     old = await stage.request(approved_then(FAIL), {"n": 1})
     await say(stage, old, approved=True, value="then")
     assert (await stage.end_of(old)).outcome == "failure"
-    restart = {"flow_job_id": str(old), "step_id": "sb", "at": 1}
+    restart = {"flow_job_id": str(old), "step_id": "sb", "at": 1, "keeps_approvals": True}
     bobs = await stage.request(
         approved_then("lambda x: x[0]"), restart=restart, created_by="bob", permissioned_as="u/bob"
     )
     await say(stage, bobs, approved=True, value="now")
     assert (await stage.end_of(bobs)).result == "now"
+
+
+async def test_an_approval_counts_only_for_what_was_to_run_then(stage: Stage) -> None:
+    old = await stage.request(approved_then(FAIL), {"n": 1})
+    await say(stage, old, approved=True, value="then")
+    assert (await stage.end_of(old)).outcome == "failure"
+    new = await take_up(stage, old, approved_then("lambda x: x[0]"), 1)
+    await say(stage, new, approved=True, value="now")
+    assert (await stage.end_of(new)).result == "now"
+    # Nor by a detour over a run that did not need it.
+    beyond = flow(*approved_then(FAIL)["modules"], step("sc", "lambda: 1"))
+    between = await taken_up(stage, new, beyond, 2)
+    last = await take_up(stage, between.id, approved_then("lambda x: x[0]"), 1, keeps_approvals=True)
+    await say(stage, last, approved=True, value="last")
+    assert (await stage.end_of(last)).result == "last"
 
 
 async def test_a_run_that_is_erased_leaves_what_it_took_over(stage: Stage) -> None:

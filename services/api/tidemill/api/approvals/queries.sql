@@ -13,7 +13,7 @@ SELECT r.answer, r.flow_id, r.said FROM queue.resume_flow($1, $2, $3, $4) r;
 
 -- name: asked_by
 -- Who has started a flow, of which path, and what the step before its wait has answered.
-SELECT f.created_by, s.path, v.summary, CASE WHEN pg_column_size(x.result) < 1048576 THEN x.result END AS result
+SELECT f.created_by, s.path, v.summary, CASE WHEN octet_length(x.result::text) < 1048576 THEN x.result END AS result
 FROM queue.any_job f
 JOIN queue.any_job s ON s.id = coalesce(f.scope_job, f.id) AND s.born = (SELECT queue.locate(coalesce(f.scope_job, f.id)))
 LEFT JOIN platform.flow_version v ON v.id = CASE s.kind WHEN 'flow' THEN s.hash::bigint END

@@ -16,7 +16,7 @@ import msgspec
 
 from tidemill.api.approvals.schemas import ResumeUrls
 from tidemill.api.http.errors import BadRequest, Conflict, Forbidden, HttpError, NotFound, TooLarge, Unauthorized
-from tidemill.shared.flow import Flow, Static, Suspend, every_module
+from tidemill.shared.flow import Flow, every_module
 
 LONGEST_PAYLOAD = 1024 * 1024
 LARGEST_ID = 2**32 - 1
@@ -24,9 +24,6 @@ LARGEST_ID = 2**32 - 1
 NOTHING = "null"
 PAGES = "/approve"
 """Where approval pages lie, beside the API."""
-
-_UNSET = (b"null", b"[]", b'""')
-
 
 class Verdict(StrEnum):
     """What the queue says of an approval or a refusal."""
@@ -121,10 +118,4 @@ def urls(base: str, workspace: str, job_id: UUID, number: int, signature: str, a
 def may_be_early(flow: Flow, module_id: str | None) -> bool:
     """Return whether a module may be approved before the flow waits; without one, whichever comes to wait."""
     waits = [each.suspend for each in every_module(flow) if each.suspend and module_id in (None, each.id)]
-    return bool(waits) and all(map(_demands_nothing, waits))
-
-
-def _demands_nothing(suspend: Suspend) -> bool:
-    groups = suspend.user_groups_required
-    anybody = groups is None or (isinstance(groups, Static) and bytes(groups.value).strip() in _UNSET)
-    return anybody and not suspend.user_auth_required and not suspend.self_approval_disabled
+    return bool(waits) and all(each.demands_nothing for each in waits)

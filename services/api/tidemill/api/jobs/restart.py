@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType, structs
 from tidemill.api.flows.version import number_of
 from tidemill.api.http.errors import Conflict, Forbidden, NotFound, Unprocessable
 from tidemill.api.http.route import Call
+from tidemill.api.jobs import args as arguments
 from tidemill.api.jobs import look, rules, run, store
 from tidemill.api.jobs.rules import Restart, Runnable
 from tidemill.api.jobs.schemas import FlowPreview, RestartedFrom, RestartFlow
@@ -66,10 +67,13 @@ async def flow(call: Call) -> web.StreamResponse:
     old = await _ended(call, look.job_id_of(call))
     runnable, value = await _runnable(call, old, body.flow_version)
     taken_up = begin(old, value, body.step_id, body.branch_or_iteration_n or 0)
-    taken_up = structs.replace(taken_up, flow_version=body.flow_version)
+    is_same = runnable.hash == old.hash
+    taken_up = structs.replace(
+        taken_up, flow_version=body.flow_version, keeps_approvals=is_same and _is_enough(value, taken_up.at)
+    )
     # Its arguments have been through the preprocessor, and its result is not that of these arguments alone.
     runnable = structs.replace(runnable, restart=taken_up, entrypoint=None, cache_ttl_s=None)
-    return await run.id_of(call, runnable, run.written_args(call, msgspec.Raw(old.args.encode())))
+    return await run.id_of(call, runnable, arguments.from_json(old.args.encode()))
 
 
 async def by_preview(call: Call, body: FlowPreview, value: Flow) -> Restart | None:
@@ -100,8 +104,19 @@ def begin(old: Ended, value: Flow, step_id: str, kept: int) -> Restart:
     for no, module in enumerate(value.modules[:at]):
         if (why := _why_not(old.steps, no, module)) is not None:
             raise Unprocessable(f"The flow can't begin at {step_id}: before it comes {module.id}, and {why}.")
+    if kept and at and value.modules[at - 1].suspend is not None:
+        raise Unprocessable(
+            f"The field branch_or_iteration_n is {kept}, but before the step {step_id} there is to be an approval:"
+            " it is run again as a whole."
+        )
     total = _kept(old.steps.get(at), value.modules[at], kept) if kept else None
     return Restart(flow_job_id=old.id, step_id=step_id, at=at, branch_or_iteration_n=kept or None, total=total)
+
+
+def _is_enough(value: Flow, at: int) -> bool:
+    """Return whether what was approved before a step stays so: who might have to say it again is not known any more."""
+    suspend = value.modules[at - 1].suspend if at else None
+    return suspend is None or suspend.demands_nothing
 
 
 def _why_not(steps: Mapping[int, StepDone], no: int, module: Module) -> str | None:

@@ -51,7 +51,10 @@ FLOW_PREVIEW_REFUSES: Mapping[str, Refused] = {
     "skip_preprocessor": Refused(reason="a preview begins with the first module, never with the preprocessor"),
     "temp_script_refs": Refused(reason="imports of scripts that are not deployed are not supported yet"),
 }
+_AS_BEFORE = "a run is taken up with the arguments that it had"
 RESTART_REFUSES: Mapping[str, Refused] = {
+    "include_query": Refused(reason=_AS_BEFORE),
+    "include_header": Refused(reason=_AS_BEFORE),
     "nested_path": Refused(reason="a flow is taken up at one of its own steps, not inside of a loop or a branch"),
 }
 PREVIEW_TOLERATES: Mapping[str, str] = {
@@ -145,6 +148,8 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     branch_or_iteration_n: int | None = None
     flow_version: int | None = None
     total: int | None = None
+    keeps_approvals: bool = False
+    """Whether what was approved before `at` need not be said again."""
 
 
 class Runnable(msgspec.Struct, frozen=True, kw_only=True):
