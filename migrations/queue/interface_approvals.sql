@@ -171,6 +171,10 @@ BEGIN
     ELSIF v_level THEN
         step_job := NULL;
     END IF;
+    IF v_keyed AND conditions IS NULL THEN
+        SELECT s.conditions INTO conditions FROM queue.flow_step s
+        WHERE s.flow_id = read_approval.flow_id AND s.born = v_born AND queue.resume_id_of(s.module) = d.resume_id LIMIT 1;
+    END IF;
     SELECT j.step_id INTO module FROM queue.job j WHERE j.id = step_job AND j.born = queue.locate(step_job);
     module := coalesce(module, CASE WHEN l.tag <> 'flow' THEN v_step.module END);
     SELECT r.approved INTO said FROM queue.flow_resume r
@@ -185,7 +189,7 @@ $$;
 
 -- Write down an approval or a refusal and wake its flow. `answer` is `noted`; `forged`; `repeated` (this URL was used);
 -- `ended` (nobody waits for it any more); `not_yet` (the flow has not come to wait, and may_be_early is not set); `login`,
--- `own` or `not_in_group`; `too_many` (a thousand have been said).
+-- `own` or `not_in_group`; `said` (who has logged in has decided here before); `too_many` (a thousand have been said).
 CREATE OR REPLACE FUNCTION queue.resume_flow(p_workspace_id text, p_decision json, p_value json, p_also json)
 RETURNS TABLE (answer text, flow_id uuid, said json)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -235,6 +239,14 @@ BEGIN
     v_lacks := queue.approval_lacks(d, j, v_step.conditions);
     IF v_lacks IS NOT NULL THEN
         RETURN QUERY SELECT v_lacks, v_flow, NULL::json;
+        RETURN;
+    END IF;
+    -- Where people are told apart, several URLs are no several people.
+    IF queue.approval_lacks(json_populate_record(NULL::queue.decision, '{}'), j, v_step.conditions) IS NOT NULL AND EXISTS (
+        SELECT FROM queue.flow_resume r
+        WHERE r.flow_id = v_flow AND r.born = l.born AND r.approver = d.username
+          AND (r.step_job = v_step.job_id OR r.step_job IS NULL AND r.spent_on IS NULL)) THEN
+        RETURN QUERY SELECT 'said', v_flow, NULL::json;
         RETURN;
     END IF;
     IF (SELECT count(*) FROM queue.flow_resume r WHERE r.flow_id = v_flow AND r.born = l.born) >= 1000 THEN

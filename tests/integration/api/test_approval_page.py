@@ -229,6 +229,15 @@ async def test_the_requester_is_told_that_others_have_to_approve(api: House) -> 
     assert (status, "themselves" in page.text, page.buttons) == (403, True, [])
 
 
+async def test_a_password_is_tried_only_where_a_login_is_wanted(api: House) -> None:
+    guess = {"do": "log in", "email": "bob@example.com", "password": "wrong"}
+    _, open_to_all = await address(api)
+    status, page, _, _ = await visit(open_to_all, guess)
+    assert (status, page.buttons) == (400, ["approve", "refuse"])
+    _, url = await address(api, conditions={"user_auth_required": True})
+    assert (await visit(url.rpartition("/")[0] + "/" + "0" * 64, guess))[0] == 403
+
+
 async def test_no_signature_is_in_a_line_of_the_log(api: House, caplog: pytest.LogCaptureFixture) -> None:
     _, url = await address(api)
     with caplog.at_level("DEBUG"):

@@ -449,6 +449,64 @@ async def test_a_flow_whose_step_wants_a_login_is_not_shown_without_one(api: Hou
     assert (await use(api, got, method="GET", who="bob")).status == 200
 
 
+GROUPS = {"user_groups_required": {"type": "static", "value": ["g"]}}
+
+
+@pytest.mark.parametrize("level", [False, True])
+@pytest.mark.parametrize(("suspend", "bob"), [(LOGIN, 200), (GROUPS, 403), (NOT_YET["groups of an expression"], 403)])
+async def test_a_flow_that_is_not_for_all_eyes_is_not_shown_before_or_after_it_waits(
+    api: House, suspend: Mapping[str, Any], bob: int, level: bool
+) -> None:
+    flow = await a_flow(api.queue, a_value(**suspend))
+    job = await start(api.queue, flow, 0, "a")
+    got = (await urls(api, job, flow_level=level)).resume.replace("/resume/", "/get_flow/")
+
+    async def shown() -> list[int]:
+        return [(await use(api, got, method="GET", who=who)).status for who in (None, "bob", "root")]
+
+    assert await shown() == [401, bob, 200]
+    await end(api.queue, job)
+    await finish(api.queue, flow)
+    assert await shown() == [401, bob, 200]
+
+
+async def test_a_flow_that_waits_for_a_group_is_shown_to_nobody_else(api: House) -> None:
+    _, job = await waiting(api, conditions={"user_groups_required": ["g"]})
+    got = (await urls(api, job)).resume.replace("/resume/", "/get_flow/")
+    assert [(await use(api, got, method="GET", who=who)).status for who in (None, "bob", "root")] == [401, 403, 200]
+
+
+async def test_one_person_who_has_logged_in_counts_once_whatever_their_urls(api: House) -> None:
+    flow, job = await waiting(api, conditions=LOGIN, needed=2)
+    assert (await use(api, (await urls(api, job, 1)).resume, who="bob")).status == 201
+    for level in (False, True):
+        again = await use(api, (await urls(api, job, 2, flow_level=level)).resume, who="bob")
+        assert (again.status, "counts once" in again.text) == (409, True)
+    assert (await use(api, (await urls(api, job, 3)).resume, who="root")).status == 201
+    assert [each[0] for each in await noted(api, flow)] == ["bob", "root"]
+
+
+async def test_a_token_of_approval_may_name_whom_it_is_for(api: House) -> None:
+    flow, job = await waiting(api)
+    signature = (await api.get("ann", f"jobs/job_signature/{job}/1", approver="E. V. E.")).text
+    for forged in (f"1.{signature}", f"1.{signature}.Bob"):
+        await api.post(None, f"jobs_u/flow/resume_suspended/{job}", {"approval_token": forged}, status=403)
+    token = f"1.{signature}.E. V. E."
+    assert (await api.get(None, f"jobs_u/flow/approval_info/{job}", token=token)).json["flow_id"] == str(flow)
+    await api.post(None, f"jobs_u/flow/resume_suspended/{job}", {"approval_token": token}, status=201)
+    assert await noted(api, flow) == [("E. V. E.", True, None)]
+
+
+async def test_a_browser_that_has_logged_in_is_known_beside_a_token_of_approval(api: House) -> None:
+    _, job = await waiting(api, conditions=LOGIN)
+    signature = (await api.get("ann", f"jobs/job_signature/{job}/1")).text
+    cookie = {"Cookie": f"token={api.tokens['bob']}", "Sec-Fetch-Site": "same-origin"}
+    info = await api.call(
+        None, "GET", f"jobs_u/flow/approval_info/{job}", headers=cookie, token=f"1.{signature}", status=200
+    )
+    assert info.json["can_approve"] is True
+
+
 async def test_what_a_flow_waits_for(api: House) -> None:
     schema = {"properties": {"n": {"type": "integer"}}}
     conditions = {**LOGIN, "hide_cancel": True, "resume_form": schema, "user_groups_required": []}

@@ -78,8 +78,8 @@ async def resume_suspended(call: Call) -> web.StreamResponse:
     value = rules.payload(body.payload)
     url = Url(job_id=look.job_id_of(call))
     if body.approval_token:
-        number, signature = rules.approval_token(body.approval_token)
-        url = Url(job_id=url.job_id, resume_id=number, signature=signature)
+        number, signature, approver = rules.approval_token(body.approval_token)
+        url = Url(job_id=url.job_id, resume_id=number, signature=signature, approver=approver)
     elif viewer is None:
         raise look.missing(call)
     else:

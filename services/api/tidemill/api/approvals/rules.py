@@ -6,7 +6,7 @@ could tell afterwards whether they were allowed to.
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NoReturn
 from urllib.parse import quote, urlencode
@@ -16,7 +16,7 @@ import msgspec
 
 from tidemill.api.approvals.schemas import ResumeUrls
 from tidemill.api.http.errors import BadRequest, Conflict, Forbidden, HttpError, NotFound, TooLarge, Unauthorized
-from tidemill.shared.flow import Flow, every_module
+from tidemill.shared.flow import Flow, Static, Transform, every_module
 
 LONGEST_PAYLOAD = 1024 * 1024
 LARGEST_ID = 2**32 - 1
@@ -25,12 +25,14 @@ NOTHING = "null"
 PAGES = "/approve"
 """Where approval pages lie, beside the API."""
 
+
 class Verdict(StrEnum):
     """What the queue says of an approval or a refusal."""
 
     NOTED = "noted"
     FORGED = "forged"
     REPEATED = "repeated"
+    SAID = "said"
     ENDED = "ended"
     NOT_YET = "not_yet"
     LOGIN = "login"
@@ -42,6 +44,7 @@ class Verdict(StrEnum):
 WHY: Mapping[Verdict, tuple[type[HttpError], str]] = {
     Verdict.FORGED: (Forbidden, "This URL is not one of ours, or something in it was changed."),
     Verdict.REPEATED: (Conflict, "This was used before: each approval URL counts once."),
+    Verdict.SAID: (Conflict, "You have decided here before: each person who has logged in counts once."),
     Verdict.ENDED: (
         Conflict,
         "The flow does not wait for this any more: it was decided, or it took too long, or the flow has ended.",
@@ -68,11 +71,12 @@ def resume_id(text: str) -> int:
     return int(text)
 
 
-def approval_token(text: str) -> tuple[int, str]:
-    """Return the resume id and the signature in a token; raises Forbidden."""
-    number, _, signature = text.partition(".")
+def approval_token(text: str) -> tuple[int, str, str | None]:
+    """Return the resume id, the signature and the approver in a token; raises Forbidden."""
+    number, _, rest = text.partition(".")
+    signature, _, approver = rest.partition(".")
     try:
-        return resume_id(number), signature
+        return resume_id(number), signature, approver or None
     except NotFound:
         refuse(Verdict.FORGED)
 
@@ -113,6 +117,28 @@ def urls(base: str, workspace: str, job_id: UUID, number: int, signature: str, a
         resume=f"{base}/api/w/{where}/jobs_u/resume/{rest}",
         cancel=f"{base}/api/w/{where}/jobs_u/cancel/{rest}",
     )
+
+
+def demanded(flow: Flow | None, module_id: str | None) -> tuple[bool, Sequence[str], bool]:
+    """Return whether a module, or any of them, demands a login, of which groups, and whether that is known."""
+    if flow is None:
+        return False, (), False
+    waits = [each.suspend for each in every_module(flow) if each.suspend and module_id in (None, each.id)]
+    asked = [each.user_groups_required for each in waits if each.user_groups_required is not None]
+    lists = [_groups(each) for each in asked]
+    return (
+        any(each.user_auth_required for each in waits),
+        [name for each in lists for name in each or ()],
+        None not in lists,
+    )
+
+
+def _groups(asked: Transform) -> Sequence[str] | None:
+    """Return the groups that are asked for, or None where only the run tells."""
+    if not isinstance(asked, Static):
+        return None
+    value = msgspec.json.decode(asked.value)
+    return [str(each) for each in value] if isinstance(value, list) else [] if not value else [str(value)]
 
 
 def may_be_early(flow: Flow, module_id: str | None) -> bool:

@@ -11,7 +11,11 @@ from tidemill.api.jobs.schemas import Job, Raw
 Name = Annotated[str, msgspec.Meta(max_length=255, description="whom the URL is for; part of what is signed")]
 
 ApprovalToken = Annotated[
-    str, msgspec.Meta(max_length=200, description="the resume id and the signature of a URL, with a dot between")
+    str,
+    msgspec.Meta(
+        max_length=400,
+        description="the resume id and the signature of a URL, and whom it is for if that is in it, with dots",
+    ),
 ]
 
 

@@ -1,6 +1,6 @@
 """What a flow waits for, as those who may approve see it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ from msgspec import UNSET
 from tidemill.api.approvals import decide, rules, store
 from tidemill.api.approvals.rules import Verdict
 from tidemill.api.approvals.schemas import ApprovalConditions, ApprovalInfo, InfoQuery, SuspendedFlow
-from tidemill.api.approvals.store import Approval, Url
+from tidemill.api.approvals.store import Approval, Person, Url
 from tidemill.api.http import policy
 from tidemill.api.http.answer import json, or_unset
 from tidemill.api.http.errors import NotFound
@@ -52,8 +52,8 @@ async def info(call: Call) -> web.StreamResponse:
     url = Url(job_id=look.job_id_of(call))
     owns = True
     if query.token:
-        number, signature = rules.approval_token(query.token)
-        url = Url(job_id=url.job_id, resume_id=number, signature=signature)
+        number, signature, approver = rules.approval_token(query.token)
+        url = Url(job_id=url.job_id, resume_id=number, signature=signature, approver=approver)
     else:
         brief = None if viewer is None else await jobs.brief(call.ctx.database, call.workspace, url.job_id, viewer)
         if brief is None:
@@ -92,9 +92,24 @@ async def opened(call: Call, viewer: Viewer | None) -> Approval:
     found = await store.read(call.ctx.database, call.workspace, decide.url_of(call), person)
     if found is None:
         rules.refuse(Verdict.FORGED)
-    if found.conditions.user_auth_required and viewer is None:
-        rules.refuse(Verdict.LOGIN)
+    await _refuse_to_show(call, found, person)
     return found
+
+
+async def _refuse_to_show(call: Call, found: Approval, person: Person | None) -> None:
+    """Raise Unauthorized or Forbidden for those who may not approve, whenever they ask."""
+    conditions = found.conditions
+    login, known = conditions.user_auth_required, True
+    groups: Sequence[str] = conditions.user_groups_required
+    if not found.told:
+        flow = await store.flow_of(call.ctx.database, call.workspace, found.flow_id)
+        login, groups, known = rules.demanded(flow, found.module)
+    if (login or groups or not known) and person is None:
+        rules.refuse(Verdict.LOGIN)
+    if person is None or person.is_admin:
+        return
+    if not known or (groups and not set(groups) & set(person.groups)):
+        rules.refuse(Verdict.NOT_IN_GROUP)
 
 
 async def wanted_of(call: Call, found: Approval) -> Wanted:

@@ -60,6 +60,8 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     needed: int | None
     until: datetime | None
     conditions: Conditions
+    told: bool
+    """Whether the queue knows what is demanded, as it does where it waits."""
     approvers: list[Approver]
 
 
@@ -96,6 +98,7 @@ async def read(db: Executor, workspace: str, url: Url, person: Person | None) ->
     return Approval(
         **{
             **row,
+            "told": row["conditions"] is not None or row["stands"] == "waiting",
             "conditions": msgspec.json.decode(row["conditions"] or "{}", type=Conditions),
             "approvers": msgspec.json.decode(row["approvers"], type=list[Approver]),
         }

@@ -43,11 +43,15 @@ async def decide_on(call: Call) -> web.StreamResponse:
     """Log a person in, or write down what they have decided; answer a page that says what happened."""
     try:
         said = form.sent(await call.raw_body())
-        if said.get("do") == "log in":
-            return await _log_in(call, said.get("email", ""), said.get("password", ""))
         viewer = await policy.recognise(call.ctx, call.route, call.params, call.request)
-        found = await show.opened(call, viewer)
-        _refuse_in_vain(found)
+        try:
+            found = await show.opened(call, viewer)
+            _refuse_in_vain(found)
+        except Unauthorized:
+            # Only whoever holds a URL of ours that wants it gets to try a password here.
+            if said.get("do") != "log in":
+                raise
+            return await _log_in(call, said.get("email", ""), said.get("password", ""))
         asked, fields = await _asked(call, found)
         approved = _approved(said, asked)
         value = form.filled_in(fields, said) if approved else rules.NOTHING

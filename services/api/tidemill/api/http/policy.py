@@ -73,12 +73,12 @@ class _Snapshot(msgspec.Struct, frozen=True):
     token_ends: datetime | None = None
 
 
-def credential_of(request: web.Request) -> Credential | None:
+def credential_of(request: web.Request, *, in_query: bool = True) -> Credential | None:
     """Return the token of a request; what was sent on purpose comes before what a browser sends by itself."""
     scheme, _, value = request.headers.get("Authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return Credential(value.strip(), Source.BEARER)
-    if value := request.query.get(TOKEN_PARAMETER, "").strip():
+    if in_query and (value := request.query.get(TOKEN_PARAMETER, "").strip()):
         return Credential(value, Source.QUERY)
     if value := request.cookies.get(COOKIE, "").strip():
         return Credential(value, Source.COOKIE)
@@ -111,9 +111,11 @@ async def authorise(ctx: "ApiContext", route: Route, params: Mapping[str, str], 
 async def recognise(ctx: "ApiContext", route: Route, params: Mapping[str, str], request: web.Request) -> Viewer | None:
     """Return the member or superadmin who makes a call that needs no login, or None when there is none.
 
-    None as well when a login is not good for this call: it counts as none. A job's token is no person's login.
+    None as well when a login is not good for this call: it counts as none. A job's token is no person's login, and
+    neither is what the route itself takes by the name of one.
     """
-    credential = credential_of(request)
+    takes = () if route.query is None else route.query.__struct_encode_fields__
+    credential = credential_of(request, in_query=TOKEN_PARAMETER not in takes)
     workspace = params.get("workspace")
     if credential is None or is_job_token(credential.token):
         return None
