@@ -222,7 +222,7 @@ async def test_a_chosen_job_id_signs_nothing_of_another_job(api: House) -> None:
     job = await api.preview(who="bob")
     for victim in (job, step):
         chosen = uuid.UUID(hashlib.md5(f"workflow {victim} ".encode(), usedforsecurity=False).hexdigest())
-        body = {"value": {"modules": []}, "args": {}}
+        body: dict[str, Any] = {"value": {"modules": []}, "args": {}}
         await api.post("ann", "jobs/run/preview_flow", body, status=201, job_id=str(chosen))
         got = await urls(api, chosen, flow_level=True)
         for use_of in ("resume", "cancel", "get_flow"):
