@@ -79,6 +79,16 @@ async def test_a_version_that_needs_nothing_serves_at_once_and_asks_for_no_job(a
     assert await api.queue.claim("dependency") is None
 
 
+async def test_what_long_content_needs_is_looked_for_by_a_job(api: House) -> None:
+    old = await api.script("u/ann/s")
+    new = await api.script("u/ann/s", content="x = 1\n" * 30_000 + "def main(): pass\n", parent_hash=old)
+    claim = await lock_job(api)
+    assert claim.row["hash"] == new
+    assert await served(api) == old
+    assert await keep(api, claim, "")
+    assert await served(api) == new
+
+
 async def test_a_lock_that_was_sent_is_final(api: House) -> None:
     first = await api.script("u/ann/s")
     second = await api.script("u/ann/s", content=WITH_PACKAGE, parent_hash=first, lock=LOCK)

@@ -149,10 +149,19 @@ def test_a_head_whose_lock_was_not_found_is_deployed_again() -> None:
 
 
 def test_what_a_version_wants_installed_is_read_unless_its_lock_was_sent() -> None:
-    assert rules.requirements_of(new(content="import yaml")).packages == ("PyYAML",)
+    assert rules.requirements_of(new(content="import yaml")) == Requirements(("PyYAML",))
     assert rules.requirements_of(new(content="import yaml", lock="")) == NOTHING
     with pytest.raises(BadRequest, match="no_cache"):
         rules.requirements_of(new(content="# no_cache\nimport yaml"))
+
+
+def test_python_takes_too_long_to_look_into_long_content() -> None:
+    long = "x = 1\n" * (rules.MOST_READ // 6 + 1)
+    assert rules.requirements_of(new(content=long)) is None
+    assert rules.requirements_of(new(content=long, lock="")) == NOTHING
+    assert rules.requirements_of(new(content=long, language="bash")) == NOTHING
+    open_ = {"schema": None, "auto_kind": None, "tag": None, "lock": None}
+    assert rules.completed(open_, Signature(why="x"), None) == open_
 
 
 def test_only_what_was_left_open_is_read_off_the_content() -> None:

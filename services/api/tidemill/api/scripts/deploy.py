@@ -63,7 +63,9 @@ async def archive_version(call: Call) -> web.StreamResponse:
     return json(version)
 
 
-async def _deploy(call: Call, new: NewScript, signature: Signature, wanted: Requirements, *, skip_if_noop: bool) -> str:
+async def _deploy(
+    call: Call, new: NewScript, signature: Signature, wanted: Requirements | None, *, skip_if_noop: bool
+) -> str:
     sent = store.values_of(new)
     values = rules.completed(sent, signature, wanted)
     # The head may be from a time when less could be read off a content than now.

@@ -51,6 +51,8 @@ KEPT_ANCESTORS = 100
 LIBRARY = "lib"
 """The `auto_kind` of a script that is only imported by others."""
 _LONGEST_TEXT = 10 * 1024 * 1024
+MOST_READ = 128 * 1024
+"""Longer content is looked into for what it wants installed by the job that finds locks: Python takes its time."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,21 +115,23 @@ def erase_after(new: NewScript) -> int | None:
     return 0 if new.delete_after_secs is None and new.delete_after_use else new.delete_after_secs
 
 
-def requirements_of(new: NewScript) -> Requirements:
-    """Return what a new version wants installed; raises BadRequest for what it may not want."""
+def requirements_of(new: NewScript) -> Requirements | None:
+    """Return what a new version wants installed, None where a job is to look; raises BadRequest for what is forbidden."""
     if new.lock is not None:
         return NOTHING
+    if new.language == Language.PYTHON3 and len(new.content) > MOST_READ:
+        return None
     try:
         return requirements.of(new.language, new.content)
     except NotUnderstood as wrong:
         raise BadRequest(f"The content can't be deployed: {wrong}") from wrong
 
 
-def completed(sent: Mapping[str, Any], signature: Signature, wanted: Requirements) -> Mapping[str, Any]:
+def completed(sent: Mapping[str, Any], signature: Signature, wanted: Requirements | None) -> Mapping[str, Any]:
     """Return the columns of a version with what was left open, read off its content: schema, `auto_kind` and lock."""
     found = dict(sent)
     if sent["lock"] is None:
-        found["lock"] = wanted.lock
+        found["lock"] = None if wanted is None else wanted.lock
     if sent["schema"] is None and signature.schema is not None:
         found["schema"] = msgspec.json.encode(signature.schema).decode()
     if sent["auto_kind"] is None and signature.is_library:
