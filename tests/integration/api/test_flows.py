@@ -150,6 +150,21 @@ async def test_a_flow_moves_to_a_free_path_with_its_history(api: House) -> None:
     await api.post("ann", "flows/update/u/ann/after", {**body, "path": "u/bob/after"}, status=403)
 
 
+async def test_a_token_for_one_flow_moves_it_nowhere_else(api: House) -> None:
+    await api.flow("u/ann/kept")
+    await api.queue.look.execute(
+        "UPDATE platform.token SET scopes = ARRAY['flows:write:u/ann/kept,u/ann/also'] WHERE email = 'ann@example.com'"
+    )
+    try:
+        new = {"summary": "", "value": {"modules": []}}
+        said = await api.post("ann", "flows/update/u/ann/kept", {**new, "path": "u/ann/elsewhere"}, status=403)
+        assert "flows:write:u/ann/elsewhere" in said.text
+        await api.post("ann", "flows/update/u/ann/kept", {**new, "path": "u/ann/kept"}, status=200)
+        await api.post("ann", "flows/update/u/ann/kept", {**new, "path": "u/ann/also"}, status=200)
+    finally:
+        await api.queue.look.execute("UPDATE platform.token SET scopes = NULL")
+
+
 async def test_an_archived_flow_is_shown_but_not_there_until_it_is_deployed_or_fetched_again(api: House) -> None:
     await api.flow("u/ann/old")
     for _ in range(2):

@@ -9,8 +9,10 @@ from tidemill.api.flows.schemas import Archiving, EditFlow, NewFlow, NewMessage
 from tidemill.api.flows.version import number_of
 from tidemill.api.http.answer import text
 from tidemill.api.http.errors import BadRequest, Forbidden, NotFound
+from tidemill.api.http.policy import beyond_scopes
 from tidemill.api.http.route import Call
 from tidemill.api.jobs import dependencies
+from tidemill.api.tokens.scopes import Use
 from tidemill.chassis.outbox import SayingTransaction
 from tidemill.shared.ids import new_job_id
 
@@ -39,6 +41,8 @@ async def update(call: Call) -> web.StreamResponse:
     """Deploy a version of a flow that is there, which may move it, and answer its path."""
     new: EditFlow = call.body
     path, old_path = new.path or call.params["path"], call.params["path"]
+    if path != old_path:
+        _refuse_beyond_scopes(call, path)
     checked, note = await _checked(call, new, path)
     try:
         async with call.ctx.outbox.transaction() as tx:
@@ -109,6 +113,14 @@ async def _checked(call: Call, new: EditFlow, path: str) -> tuple[Checked, str]:
     await call.ctx.expressions.check(checked.expressions)
     absent = await references.check(call.ctx.database, call.workspace, path, checked, call.viewer)
     return checked, rules.note_of(absent)
+
+
+def _refuse_beyond_scopes(call: Call, path: str) -> None:
+    """Raise Forbidden where the token may not write to a path that only the body names."""
+    policy = call.route.policy
+    refused = beyond_scopes(call.route, call.viewer, Use(domain=policy.domain, action=policy.action, path=path))
+    if refused is not None:
+        raise refused
 
 
 async def _refuse_writing(call: Call, tx: SayingTransaction, path: str) -> None:
