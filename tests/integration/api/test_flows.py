@@ -434,6 +434,16 @@ async def test_an_expression_that_is_no_javascript_is_refused_with_its_place(api
     assert await api.flow("u/ann/expressed", [good, {**code("b"), "skip_if": {"expr": "while (true) {}"}}])
 
 
+async def test_what_is_too_much_to_be_read_is_refused_with_its_place(api: House) -> None:
+    long = {**code("b"), "skip_if": {"expr": "1 + " * 16_384 + "1"}}
+    said = await refused(api, 422, value={"modules": [code(), long]})
+    assert all(part in said for part in ("'b'", "skip_if.expr", "64 KiB")), said
+    inputs = {f"k{no}": {"type": "javascript", "expr": f"{no}"} for no in range(10_001)}
+    said = await refused(api, 422, value={"modules": [code("many", input_transforms=inputs)]})
+    assert "'many'" in said
+    assert "10000" in said
+
+
 async def test_expressions_are_not_read_where_no_process_can_be_had(
     own_database_urls: DatabaseUrls,
 ) -> None:

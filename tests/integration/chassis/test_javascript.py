@@ -133,6 +133,11 @@ async def test_an_expression_without_a_value_says_why(javascript: JavaScript, so
         ("1 +* 2", "SyntaxError: unexpected token in expression: '*' (line 1, column 4)"),
         ("let a = 1;\na +* 2", "SyntaxError: unexpected token in expression: '*' (line 2, column 4)"),
         ("await 1; if (1) { 2 }", "SyntaxError: it has no value: let it end with an expression, or return one"),
+        (
+            "await 1\n" + "if (1) { 2 }\n" * 60,
+            "SyntaxError: its value is not in one of its last 50 statements:"
+            " end statements with semicolons, or return the value",
+        ),
         ("let a = await 1", "SyntaxError: it has no value: let it end with an expression, or return one"),
         ("1) + (2", "SyntaxError: expecting ';' (line 1, column 2)"),
         ("1}); while (true); (() => {", "SyntaxError: a bracket closes what it did not open"),
@@ -146,6 +151,20 @@ async def test_what_cannot_be_read_is_refused_before_and_at_the_run(
 ) -> None:
     assert await javascript.check(source) == reason
     assert await failure(javascript, source) == reason
+
+
+@pytest.mark.parametrize(
+    "source", ["let a = await 3\n" + "a\n" * 500, "let a = await 3;" + "a\n+" * 500 + "a - 1500"], ids=["many", "one"]
+)
+async def test_of_many_lines_without_semicolons_the_last_counts(javascript: JavaScript, source: str) -> None:
+    assert await javascript.check(source) is None
+    assert await value(javascript, source) == 3
+
+
+async def test_places_where_the_last_expression_may_begin_are_not_tried_without_end(javascript: JavaScript) -> None:
+    said = await javascript.check("if (1) { a }\n" * 5_000 + "let a = await 1")
+    assert said is not None
+    assert "one of its last 50 statements" in said
 
 
 async def test_checking_executes_nothing(javascript: JavaScript) -> None:

@@ -116,7 +116,7 @@ def erase_after(new: NewScript) -> int | None:
 
 
 def requirements_of(new: NewScript) -> Requirements | None:
-    """Return what a new version wants installed, None where a job is to look; raises BadRequest for what is forbidden."""
+    """Return what a new version wants installed, None where a job is to look; raises BadRequest for what it may not."""
     if new.lock is not None:
         return NOTHING
     if new.language == Language.PYTHON3 and len(new.content) > MOST_READ:

@@ -54,6 +54,7 @@ class Outline(NamedTuple):
     returns: bool
 
 
+_MOST_TRIED = 50  # places where the last expression may begin; each costs the engine a reading of everything
 _NEVER = "throw 0;\n"  # stands in front of all that is only parsed
 _OPENED = {"(": ")", "[": "]", "{": "}"}
 _CONTINUES = frozenset("([+-*/%`.,?:=<>&|^")  # after a line's end these go on with what was before
@@ -94,6 +95,11 @@ def form_of(source: str, fresh: Callable[[], Any]) -> Form:
     if as_statements is None:
         if not outline.balanced:
             raise Unreadable("SyntaxError: a bracket closes what it did not open")
+        if not outline.returns and len(_tried(outline.boundaries)) == _MOST_TRIED:
+            raise Unreadable(
+                f"SyntaxError: its value is not in one of its last {_MOST_TRIED} statements:"
+                " end statements with semicolons, or return the value"
+            )
         if not outline.returns:
             raise Unreadable("SyntaxError: it has no value: let it end with an expression, or return one")
         return Form(_statements(source), called=True)
@@ -119,14 +125,20 @@ def _split(
     code: str, boundaries: list[Boundary], parses: Callable[[str], bool], is_expression: Callable[[str], bool]
 ) -> Form | None:
     """Return the statements with a last expression that is returned, or None when there is no such expression."""
-    after_the_last_sure_one = max((n for n, each in enumerate(boundaries) if each.sure), default=0)
-    for position, _ in boundaries[after_the_last_sure_one:]:
+    for position, _ in _tried(boundaries):
         before, last = code[:position], code[position:]
         if not is_expression(last) or not parses(_statements(before)):
             continue
         if last.lstrip().startswith("{") or parses(_statements(code)):
             return Form(f"(async () => {{\n{before}\nreturn (\n{last}\n);\n}})", called=True)
     return None
+
+
+def _tried(boundaries: list[Boundary]) -> list[Boundary]:
+    """Return where the last expression may begin: from the last sure boundary on, the first and the last of many."""
+    after_the_last_sure_one = max((n for n, each in enumerate(boundaries) if each.sure), default=0)
+    candidates = boundaries[after_the_last_sure_one:]
+    return candidates if len(candidates) <= _MOST_TRIED else [candidates[0], *candidates[1 - _MOST_TRIED :]]
 
 
 def _expression(code: str) -> str:
