@@ -134,3 +134,32 @@ async def test_two_approvals_of_two_people_are_needed(api: Api, ann: Client) -> 
         assert (await api.nobody.post(path, {"amount": number})).status == 201
         assert (await api.nobody.post(path, {"amount": 9})).status == 409
     assert await result(ann, flow) == (True, "2 by eve,dan")
+
+
+async def test_a_token_for_one_flow_follows_its_steps_and_these_reach_their_own_run(api: Api, ann: Client) -> None:
+    path = f"u/{ann.username}/hook"
+    look = """other="$1"
+call() { curl -s -o /dev/null -w '%{http_code} ' -H "Authorization: Bearer $WM_TOKEN" "$@"; }
+base="$BASE_INTERNAL_URL/api/w/$WM_WORKSPACE"
+said=$(call "$base/jobs/resume_urls/$WM_JOB_ID/1"
+  call "$base/jobs_u/get_root_job_id/$WM_JOB_ID"
+  call -X POST -H 'Content-Type: application/json' -d 1 "$base/jobs/flow/user_states/$WM_FLOW_JOB_ID/k"
+  call -X POST -H 'Content-Type: application/json' -d '{}' "$base/jobs_u/queue/cancel/$WM_JOB_ID"
+  call "$base/jobs_u/get/$other")
+echo "$said"
+"""
+    other = await run(ann, {"modules": [bash("x", "echo")]})
+    inputs = {"other": {"type": "static", "value": other}}
+    new = {"path": path, "summary": "", "description": "", "value": {"modules": [bash("a", look, inputs)]}}
+    assert (await ann.post("/w/starter/flows/create", new)).status == 201
+    token = ann.with_token(await api.token_for(ann.email, scopes=[f"jobs:run:flows:{path}"]))
+    flow = (await token.post(f"/w/starter/jobs/run/f/{path}", {})).text
+    said = str((await result(ann, flow))[1])
+    assert said.split()[:2] == ["200", "200"], said
+    assert said.split()[2] in {"200", "201"}, said
+    assert said.split()[3:] == ["403", "403"], said
+    step = (await token.get(f"/w/starter/jobs_u/get/{flow}")).json["flow_status"]["modules"][0]["job"]
+    assert (await token.get(f"/w/starter/jobs_u/completed/get/{step}")).status == 200
+    assert (await token.get(f"/w/starter/jobs_u/get/{other}")).status == 403
+    stranger = ann.with_token(await api.token_for(ann.email, scopes=[f"jobs:run:flows:u/{ann.username}/another"]))
+    assert (await stranger.get(f"/w/starter/jobs_u/completed/get/{step}")).status == 403

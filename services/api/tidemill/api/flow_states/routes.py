@@ -13,6 +13,7 @@ ROUTES: tuple[Route, ...] = (
         handler=handlers.keep,
         policy=Policy("jobs", "write", Who.MEMBER),
         resource="job:{id}",
+        within_run=True,
         summary="Keep a value with a flow that has not ended; an empty body is null",
         body=Raw | None,
         answers={200: answers_text("The key."), 404: _NO_FLOW, 409: answers_text("The flow has ended.")},

@@ -185,7 +185,7 @@ async def _of_scopes(
     kind, name = _resource(route, params)
     tags = viewer.only_tags
     if tags is not None and kind == _JOB and name is not None:
-        tagged = await _job_of(ctx, params["workspace"], name)
+        tagged = await _job_of(ctx, params["workspace"], name, viewer)
         if tagged is not None and tagged["tag"] not in tags:
             return NotFound(f"There is no job {name}.")
     use = Use(
@@ -198,17 +198,18 @@ async def _of_scopes(
     if refused is None or viewer.scopes is None or kind != _JOB or name is None:
         return refused
     # Whose job it is and of which path, only its row knows; asked for only when that may make a difference.
-    job = await _job_of(ctx, params["workspace"], name)
+    job = await _job_of(ctx, params["workspace"], name, viewer)
     if job is None:
         return refused
-    known = replace(
-        use,
-        kind="" if job["path"] is None else f"{job['kind']}s",
-        path=job["path"],
-        follows_job=use.action == "read" and job["created_by"] == viewer.username,
-    )
+    if not route.in_person and job["of_own_run"] and (use.action == "read" or route.within_run):
+        return None
+    follows = use.action == "read" and job["created_by"] == viewer.username
+    kind = "" if job["path"] is None else f"{job['kind']}s"
+    known = [replace(use, kind=kind, path=job["path"], follows_job=follows)]
+    if use.action == "read" and job["flow_path"] is not None:
+        known.append(replace(use, kind="flows", path=job["flow_path"], follows_job=follows))
     # The first refusal, which does not tell the path.
-    return refused if beyond_scopes(route, viewer, known) is not None else None
+    return refused if all(beyond_scopes(route, viewer, each) is not None for each in known) else None
 
 
 def _resource(route: Route, params: Mapping[str, str]) -> tuple[str, str | None]:
@@ -217,12 +218,12 @@ def _resource(route: Route, params: Mapping[str, str]) -> tuple[str, str | None]
     return before.removesuffix(":"), params[name.removesuffix("}")] if brace else None
 
 
-async def _job_of(ctx: "ApiContext", workspace: str, name: str) -> Record | None:
+async def _job_of(ctx: "ApiContext", workspace: str, name: str, viewer: Viewer) -> Record | None:
     try:
         job = UUID(name)
     except ValueError:
         return None
-    return await ctx.database.fetchrow(QUERIES.job_of, workspace, job)
+    return await ctx.database.fetchrow(QUERIES.job_of, workspace, job, viewer.job_id)
 
 
 def _lacking(who: Who, viewer: Viewer) -> HttpError | None:

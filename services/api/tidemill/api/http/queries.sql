@@ -26,6 +26,14 @@ WHERE p.super_admin
    OR EXISTS (SELECT FROM platform.member m WHERE m.workspace_id = w.id AND m.email = j.email AND NOT m.disabled);
 
 -- name: job_of
--- The path of a deployed script's or flow's job only: a preview may name one that is not its own.
-SELECT CASE WHEN j.kind IN ('script', 'flow') THEN j.path END AS path, j.kind, j.created_by, j.tag FROM queue.any_job j
+-- The path of a deployed script's or flow's job only: a preview may name one that is not its own. Of a step also that of
+-- the flow on top, and whether the job that asks ($3) runs below the same job as this one.
+SELECT CASE WHEN j.kind IN ('script', 'flow') THEN j.path END AS path, j.kind, j.created_by, j.tag,
+       CASE WHEN j.step_id IS NOT NULL THEN (
+           SELECT r.path FROM queue.asked_job r
+           WHERE r.id = j.root_job AND r.born = (SELECT queue.locate(j.root_job)) AND r.kind = 'flow') END AS flow_path,
+       coalesce(j.root_job, j.id) = (
+           SELECT coalesce(o.root_job, o.id) FROM queue.any_job o
+           WHERE o.id = $3 AND o.born = (SELECT queue.locate($3))) AS of_own_run
+FROM queue.any_job j
 WHERE j.id = $2 AND j.born = (SELECT queue.locate($2)) AND j.workspace_id = $1;

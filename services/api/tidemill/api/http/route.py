@@ -156,6 +156,8 @@ class Route:
     resource: str = ""
     """What a scoped token needs for one thing: `{path}`, or for jobs `scripts:{path}`, `scripts`, or `job:{id}` of one
     that is there. Without it only a scope without paths covers the route: lists, previews, what is named by a hash."""
+    within_run: bool = False
+    """True for what a job may do to all jobs of its own run, whatever else its scopes say."""
     in_person: bool = False
     """Only by a login or a token without limits: through it a job's or a scoped token could widen itself."""
     audited: str | None = None

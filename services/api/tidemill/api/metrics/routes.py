@@ -15,6 +15,7 @@ ROUTES: tuple[Route, ...] = (
         handler=handlers.set_progress,
         policy=Policy("jobs", "write", Who.MEMBER),
         resource="job:{id}",
+        within_run=True,
         summary="Tell how far a job is that has not ended; a job may only tell its own",
         body=JobProgress,
         answers={200: answers_json(int, "The percent."), 404: _MISSING, 409: answers_text("The job has ended.")},
