@@ -1,8 +1,9 @@
 """Jobs in the database: the queue's functions and views, and the scripts that become jobs."""
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -52,6 +53,8 @@ _LONGEST_NUMBER = 18
 """Digits of a flow's version; an imported job may name anything."""
 _ASKED_BEFORE = "TM006"
 """What the queue answers to a request that it does not take."""
+Read = TypeVar("Read")
+_SHORT_FLOW = 32 * 1024
 MOST_FOLLOWED = 100
 """How many jobs of a loop those are told of who follow its flow: the first ones, so that each keeps its place."""
 
@@ -205,7 +208,7 @@ async def job(
         walk, value = await _walk(db, job_id, row, None)
         more["flow_status"] = flow_status.render(walk)
         if with_code and value is not None:
-            more["raw_flow"] = _or_unset(raw_flow.part(value, walk.body))
+            more["raw_flow"] = _or_unset(await _aside(value, lambda text: raw_flow.part(text, walk.body)))
         if walk.parked is not None:
             more["suspend"] = flow_status.still_needed(walk.parked)
     if with_logs:
@@ -285,13 +288,18 @@ async def _walk(
     found = await db.fetchrow(QUERIES.walk, job_id, row["scope_job"] or job_id, most_children)
     assert found is not None
     return flow_status.Walk(
-        flow=None if found["value"] is None else flow.read(found["value"]),
+        flow=None if found["value"] is None else await _aside(found["value"], flow.read),
         body=flow.Body.parse(row["entrypoint"] if row["kind"] == JobKind.FLOW_NODE else None),
         steps=flow_status.read(found["steps"]),
         at_step=row["at_step"],
         outcome=row["outcome"],
         restarted_from=flow_status.restarted_from(row["restarted_from"]),
     ), found["value"]
+
+
+async def _aside(value: str, read: Callable[[str], Read]) -> Read:
+    """Return what is read from a flow's value; others go on while that takes long."""
+    return read(value) if len(value) < _SHORT_FLOW else await asyncio.to_thread(read, value)
 
 
 async def cancel(
