@@ -52,6 +52,8 @@ _BROKEN = (
     TimeoutError,
     TooManyConnectionsError,
 )
+_PASSING = ("08", "40", "53", "57", "58")
+"""Classes of errors that hang on the moment, not on the statement."""
 _REFUSED = (InvalidAuthorizationSpecificationError, InvalidPasswordError)
 _TRIES = 6
 _FIRST_PAUSE = timedelta(milliseconds=100)
@@ -239,3 +241,10 @@ async def _leave_as_is(_: asyncpg.Connection[asyncpg.Record]) -> None:
 def sqlstate(error: PostgresError) -> str:
     """Return the five characters by which a function of ours, or Postgres, says what went wrong."""
     return str(error.sqlstate)
+
+
+def passes(error: BaseException) -> bool:
+    """Return whether the same may go well later: the server is away, is short of something or was told to stop."""
+    if isinstance(error, PostgresError):
+        return sqlstate(error)[:2] in _PASSING
+    return isinstance(error, DatabaseUnavailable)

@@ -1,5 +1,6 @@
 """What the scheduler reads and writes of flows."""
 
+import re
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What is read with the progress and is no business of the decision."""
 
     version: int
+    state: str
     permissioned_as: str
     permissions: dict[str, Any]
     reply_to: str | None = None
@@ -54,6 +56,9 @@ class Answer(StrEnum):
     """A list was too long; nothing was written."""
 
 
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
 _progress = msgspec.json.Decoder(Progress)
 _happened = msgspec.json.Decoder(Happened)
 _standing = msgspec.json.Decoder(Standing)
@@ -64,6 +69,7 @@ async def load(database: Database, flow_id: UUID) -> Loaded | None:
     text: str | None = await database.fetchval(QUERIES.load, flow_id, HEARD_AT_ONCE, _INLINE_BYTES)
     if text is None:
         return None
+    text = _whole(text)
     return Loaded(_progress.decode(text), _happened.decode(text), _standing.decode(text))
 
 
@@ -149,4 +155,11 @@ async def flow_to_run(database: Database, workspace_id: str, path: str, standing
 
 
 def _raw(text: str | None) -> msgspec.Raw:
-    return msgspec.Raw(b"null" if text is None else text.encode())
+    return msgspec.Raw(b"null" if text is None else _whole(text).encode())
+
+
+def _whole(text: str) -> str:
+    """Return JSON without halves of characters: Postgres keeps them, and nothing else reads them."""
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    return _ESCAPE.sub(lambda found: "\\ufffd" if found["half"] else found[0], text)

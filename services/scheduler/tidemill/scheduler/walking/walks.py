@@ -1,6 +1,7 @@
 """One turn of a flow after the other: read, decide, write down, publish; again while something can be done at once."""
 
 import logging
+import re
 from collections.abc import Generator
 from random import Random
 from typing import Any
@@ -9,8 +10,7 @@ from uuid import UUID
 import msgspec
 
 from tidemill.chassis.broker import Broker
-from tidemill.chassis.database import Database
-from tidemill.chassis.errors import DatabaseUnavailable
+from tidemill.chassis.database import Database, passes
 from tidemill.chassis.javascript import JavaScriptUnavailable
 from tidemill.chassis.outbox import Outbox, hint_of
 from tidemill.scheduler.domain.flow.asks import Ask, Unanswered
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 
 _LUCK = Random()  # noqa: S311 - for pauses between tries
 _SAYS = "/tidemill/scheduler"
+_WALKS = ("queued", "suspended")
+"""The states in which a flow goes on; a scheduled or blocked one is told when its turn has come."""
+_UNSPEAKABLE = re.compile(r"[^ -~]|\\")
+_LONGEST_WHY = 1000
 
 
 class Walks:
@@ -75,20 +79,18 @@ class Walks:
         if loaded is None:
             await self._resume(flow_id)
             return False
+        if loaded.standing.state not in _WALKS:
+            return False
         changes = await self._decided(loaded)
         if changes == Changes():
             return False
-        answer, said = await self._advance(loaded, changes)
-        if answer is Answer.TOO_LARGE:
-            happened = msgspec.structs.replace(loaded.happened, too_large=True)
-            changes = await self._decided(msgspec.structs.replace(loaded, happened=happened))
-            answer, said = await self._advance(loaded, changes)
+        changes, answer, said = await self._written(loaded, changes)
         if answer is not Answer.DONE:
             return answer is Answer.STALE
         self._outbox.publish_soon(said)
         self._tell(loaded, changes)
         due = changes.wake_at is not None and changes.wake_at <= loaded.happened.now
-        return changes.end is None and (due or len(loaded.happened.ended) >= HEARD_AT_ONCE)
+        return changes.end is None and changes.stop is None and (due or len(loaded.happened.ended) >= HEARD_AT_ONCE)
 
     async def _resume(self, workflow_id: UUID) -> None:
         """Let a workflow written as code go on: what comes next is for its own code to say."""
@@ -99,6 +101,23 @@ class Walks:
         if resumed.ended:
             self._tell_of_the_end(workflow_id, resumed.reply_to)
 
+    async def _written(self, loaded: Loaded, changes: Changes) -> tuple[Changes, Answer, str | None]:
+        """Write down what was decided; what can't be written down, a result that Postgres refuses, ends the flow."""
+        try:
+            answer, said = await self._advance(loaded, changes)
+            if answer is Answer.TOO_LARGE:
+                happened = msgspec.structs.replace(loaded.happened, too_large=True)
+                changes = await self._decided(msgspec.structs.replace(loaded, happened=happened))
+                answer, said = await self._advance(loaded, changes)
+        except JavaScriptUnavailable:
+            raise
+        except Exception as wrong:
+            if passes(wrong):
+                raise
+            changes = _given_up(loaded, wrong)
+            answer, said = await self._advance(loaded, changes)
+        return changes, answer, said
+
     async def _advance(self, loaded: Loaded, changes: Changes) -> tuple[Answer, str | None]:
         return await flows.advance(self._database, loaded.progress.id, loaded.standing.version, changes, self._longest)
 
@@ -108,16 +127,12 @@ class Walks:
             walk = await self._definitions.walk(loaded.progress)
             answers = Answers(self._database, self._expressions, self._secrets, walk, loaded)
             return await answered(next_steps(walk, loaded.progress, happened, new_job_id), answers)
-        except (DatabaseUnavailable, JavaScriptUnavailable):
+        except JavaScriptUnavailable:
             raise
         except Exception as wrong:
-            # Raised from here it would come again and again, and the flow would stand for ever without a word.
-            log.exception("flow can't go on", extra={"job_id": str(loaded.progress.id)})
-            if happened.children_live:
-                return Changes(stop="the flow around it can't go on")
-            return Changes(
-                end=End(outcome=Outcome.FAILURE, result=error("FlowError", f"the flow can't go on: {wrong}"))
-            )
+            if passes(wrong):
+                raise
+            return _given_up(loaded, wrong)
 
     def _tell(self, loaded: Loaded, changes: Changes) -> None:
         flow_id = loaded.progress.id
@@ -132,6 +147,18 @@ class Walks:
         if replica is not None:
             self._broker.hint(hint_of(JobAnswered(job_id=flow_id), _SAYS, replica=replica))
         self._broker.hint(hint_of(JobProgressed(job_id=flow_id, what=Told.ENDED), _SAYS))
+
+
+def _given_up(loaded: Loaded, wrong: Exception) -> Changes:
+    """Return the end of a flow that can't go on, in words that can always be written down.
+
+    Raised instead, the same would come again and again, and the flow would stand for ever without a word.
+    """
+    log.error("flow can't go on", exc_info=wrong, extra={"job_id": str(loaded.progress.id)})
+    if loaded.happened.children_live:
+        return Changes(stop="the flow around it can't go on")
+    why = _UNSPEAKABLE.sub("?", str(wrong))[:_LONGEST_WHY]
+    return Changes(end=End(outcome=Outcome.FAILURE, result=error("FlowError", f"the flow can't go on: {why}")))
 
 
 async def answered(decision: Generator[Ask, Any, Changes], answers: Answers) -> Changes:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 200
 """The most children that run at a time, and the most that one decision starts."""
+MOST_AT_ONCE = 100_000
+"""The most that a loop may ask for; an expression may answer more."""
 
 _GOOD = (Outcome.SUCCESS, Outcome.SKIPPED)
 
@@ -58,7 +60,9 @@ def begin(decision: "Decision", row: StepRow, module: Module, seen: Seen, pause:
             row = msgspec.structs.replace(row, total=len(items), items=given)
             if module.value.parallel:
                 most = yield from number(module.id, "parallelism", parallelism, seen)
-                row = msgspec.structs.replace(row, parallelism=None if most is None else max(1, int(most)))
+                row = msgspec.structs.replace(
+                    row, parallelism=None if most is None else int(min(max(most, 1), MOST_AT_ONCE))
+                )
         case BranchAll(branches=branches):
             row = msgspec.structs.replace(row, total=len(branches))
         case _:

@@ -1,0 +1,57 @@
+"""What a flow comes to at the edges: values that can't be kept, times that are too long, ends that come from outside."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.flows import Stage, branch_all, expr, flow, loop, step
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(autouse=True)
+def _at_large(stage: Stage) -> Iterator[None]:
+    stage.held.set()
+    stage.ran.clear()
+    yield
+    stage.held.set()
+
+
+async def test_a_result_that_the_next_step_cannot_be_given_fails_the_flow(stage: Stage) -> None:
+    ended = await stage.run(flow(step("a", "lambda: 'x\\x00y'"), step("b", "lambda x: 1", x=expr("results.a"))))
+    assert (ended.outcome, ended.result["error"]["name"]) == ("failure", "FlowError")
+
+
+async def test_half_a_character_is_read_as_one_that_is_not_known(stage: Stage) -> None:
+    ended = await stage.run(flow(step("a", "lambda: '\\ud800'"), step("b", "lambda x: [x]", x=expr("results.a"))))
+    assert ended.result == ["\ufffd"]
+
+
+async def test_a_result_that_cannot_be_written_down_stops_what_runs_beside_it(stage: Stage) -> None:
+    stage.held.clear()
+    value = flow(
+        branch_all(
+            "all",
+            [step("one", "lambda: 'x\\x00y'"), step("two", "lambda x: 1", x=expr("results.one"))],
+            [step("other", "lambda: 1")],
+            parallel=True,
+        )
+    )
+    flow_id = await stage.request(value)
+    await eventually(lambda: asyncio.sleep(0, stage.ran["one"] and stage.ran["other"]))
+    stage.held.set()
+    assert (await stage.end_of(flow_id)).outcome == "failure"
+
+
+async def test_a_time_limit_that_an_expression_makes_too_long_is_the_longest_there_is(stage: Stage) -> None:
+    value = flow(step("a", "lambda: 1", options={"timeout": expr("1e12")}))
+    ended = await stage.run(value)
+    assert ended.result == 1
+    limit = await stage.queue.look.fetchval("SELECT timeout_s FROM queue.job WHERE parent_job = $1", ended.id)
+    assert limit == 7 * 24 * 3600
+
+
+async def test_a_loop_asked_for_more_at_once_than_there_can_be_runs(stage: Stage) -> None:
+    body = step("a", "lambda: 1")
+    ended = await stage.run(flow(loop("l", [1, 2], body, parallel=True, parallelism=expr("1e12"))))
+    assert ended.result == [1, 1]
