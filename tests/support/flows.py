@@ -112,7 +112,7 @@ class Stage:
     ) -> uuid.UUID:
         """Ask for a flow and return its id."""
         asked = a_job(**{"kind": "flowpreview", "code": json.dumps(value), "language": "", "tag": "flow", **changes})
-        asked["permissions"] = {"username": "ann", "is_admin": False}
+        asked["permissions"] = changes.get("permissions", {"username": "ann", "is_admin": False})
         _, said = await self.queue.ask(asked, args=args or {})
         self.publish(said)
         return uuid.UUID(str(asked["id"]))

@@ -1,4 +1,4 @@
-"""What a flow comes to at the edges: values that can't be kept, times that are too long, ends that come from outside."""
+"""What a flow comes to at the edges: values that can't be kept, limits that are too high, tags of others."""
 
 import asyncio
 from collections.abc import Iterator
@@ -55,3 +55,18 @@ async def test_a_loop_asked_for_more_at_once_than_there_can_be_runs(stage: Stage
     body = step("a", "lambda: 1")
     ended = await stage.run(flow(loop("l", [1, 2], body, parallel=True, parallelism=expr("1e12"))))
     assert ended.result == [1, 1]
+
+
+async def test_a_step_on_the_tag_of_flows_fails_instead_of_being_walked_as_one(stage: Stage) -> None:
+    module = step("a", "lambda: 1")
+    module["value"]["tag"] = "flow"
+    ended = await stage.run(flow(module))
+    assert (ended.outcome, ended.result["error"]["name"]) == ("failure", "TagError")
+
+
+async def test_a_flow_asked_for_with_a_token_for_some_tags_runs_no_steps_of_others(stage: Stage) -> None:
+    permissions = {"username": "ann", "is_admin": False, "scopes": ["if_jobs:filter_tags:flow,bash"]}
+    asked = await stage.request(flow(step("a", "lambda: 1")), permissions=permissions)
+    ended = await stage.end_of(asked)
+    assert (ended.outcome, ended.result["error"]["name"]) == ("failure", "TagError")
+    assert not stage.ran

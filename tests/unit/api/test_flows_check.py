@@ -79,6 +79,7 @@ def static(value: Any) -> dict[str, Any]:
         (of_type("rawscript", language="bash"), ("'a'", "value", "content")),
         (code(language="bun"), ("'a'", "value.language", "bun", "python3, bash")),
         (code(tag="a b"), ("'a'", "value.tag")),
+        (code(tag="flow"), ("'a'", "value.tag")),
         (code(path="x"), ("'a'", "value.path")),
         (code(concurrent_limit=-1), ("'a'", "value.concurrent_limit")),
         (code(concurrency_time_window_s=5), ("'a'", "value.concurrency_time_window_s")),

@@ -70,6 +70,7 @@ def test_bad_paths(path: str) -> None:
         ({"envs": ["NAME"]}, "envs"),
         ({"envs": ["1A=b"]}, "envs"),
         ({"tag": "a b"}, "tag"),
+        ({"tag": "flow"}, "tag"),
         ({"content": "x" * (10 * 1024 * 1024 + 1)}, "content"),
         ({"lock": "x" * (10 * 1024 * 1024 + 1)}, "lock"),
     ],

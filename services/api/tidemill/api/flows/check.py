@@ -37,7 +37,7 @@ from tidemill.shared.flow import (
     WhileLoop,
 )
 from tidemill.shared.requirements import NotUnderstood
-from tidemill.shared.script import Language
+from tidemill.shared.script import FLOW_TAG, Language
 
 MOST_NESTED = 64
 """How deep modules may stand inside of others."""
@@ -47,7 +47,8 @@ LONGEST = 10 * 1024 * 1024
 MOST_READ = 128 * 1024
 """How much code is looked into for what it wants installed; Python takes its time. The rest is left to the job."""
 MOST_MODULES = 10_000
-MOST_ATTEMPTS = 65_535
+MOST_ATTEMPTS = 30_000
+MOST_TIMES = 65_535
 MOST_EVENTS = 1_000
 LONGEST_WAIT_S = 365 * 24 * 3600
 LONGEST_RUN_S = 7 * 24 * 3600
@@ -311,6 +312,8 @@ def _check_step_path(module: str, path: str) -> None:
 def _check_tag(module: str, field: str, tag: str | None) -> None:
     if tag and (wrong := tags.why_not_template(tag)) is not None:
         raise _wrong(module, field, wrong)
+    if tag == FLOW_TAG:
+        raise _wrong(module, field, f"must not be {FLOW_TAG!r}, which is only for flows")
 
 
 def _check_retry(module: str, retry: Retry) -> None:
@@ -320,8 +323,11 @@ def _check_retry(module: str, retry: Retry) -> None:
     if (exponential := retry.exponential) is not None:
         _check_range(module, "retry.exponential.attempts", exponential.attempts, MOST_ATTEMPTS)
         _check_range(module, "retry.exponential.seconds", exponential.seconds, LONGEST_WAIT_S)
-        _check_range(module, "retry.exponential.multiplier", exponential.multiplier, MOST_ATTEMPTS)
+        _check_range(module, "retry.exponential.multiplier", exponential.multiplier, MOST_TIMES)
         _check_range(module, "retry.exponential.random_factor", exponential.random_factor, 100)
+    attempts = sum(each.attempts for each in (constant, exponential) if each is not None)
+    if attempts > MOST_ATTEMPTS:
+        raise _wrong(module, "retry", f"must not ask for more than {MOST_ATTEMPTS} attempts in all")
 
 
 def _check_suspend(module: str, suspend: Suspend) -> None:

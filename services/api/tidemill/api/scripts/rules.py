@@ -13,7 +13,7 @@ from tidemill.api.scripts.schemas import NewScript
 from tidemill.api.scripts.signatures.signature import Signature
 from tidemill.shared import requirements, tags
 from tidemill.shared.requirements import NOTHING, NotUnderstood, Requirements
-from tidemill.shared.script import Language
+from tidemill.shared.script import FLOW_TAG, Language
 
 _NO_DEBOUNCING = Refused(reason="runs are not debounced yet")
 _NO_BEHALF = Refused(reason="a script runs as whoever runs it; running on behalf of somebody else is not supported yet")
@@ -101,8 +101,14 @@ def check(new: NewScript) -> None:
         name, equals, _ = each.partition("=")
         if not equals or not name.isascii() or not name.isidentifier():
             raise BadRequest("The envs must be a list of NAME=VALUE.")
-    if new.tag and (wrong := tags.why_not_template(new.tag)) is not None:
+    _check_tag(new.tag)
+
+
+def _check_tag(tag: str | None) -> None:
+    if tag and (wrong := tags.why_not_template(tag)) is not None:
         raise BadRequest(f"The tag {wrong}.")
+    if tag == FLOW_TAG:
+        raise BadRequest(f"The tag must not be {FLOW_TAG!r}, which is only for flows.")
 
 
 def lacks_schema(new: NewScript) -> bool:

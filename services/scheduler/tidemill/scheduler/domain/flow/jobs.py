@@ -47,6 +47,9 @@ NO_ARGS = msgspec.Raw(b"{}")
 DEEPEST = 20
 """How many flows a flow may run inside of."""
 
+LONGEST_RUN_S = 7 * 24 * 3600
+"""The longest that a step may ask to run; an expression may answer more."""
+
 Asking = Generator[Ask, Any, Any]
 
 
@@ -211,11 +214,12 @@ def plain_job(walk: Walk, progress: Progress, module: Module, new: Start, seen: 
             terms = _terms(new, target, target.tag or FLOW_TAG, "flow")
     if module.cache_ttl is not None:
         terms = msgspec.structs.replace(terms, cache_ttl_s=round(module.cache_ttl))
-    return (yield from _on_terms(new, terms, progress.workspace_id, module, seen))
+    return (yield from _on_terms(new, terms, progress, module, seen))
 
 
-def _on_terms(new: Start, terms: _Terms, workspace: str, module: Module, seen: Seen) -> Asking:
+def _on_terms(new: Start, terms: _Terms, progress: Progress, module: Module, seen: Seen) -> Asking:
     """Return the job with its tag, its limit, and where its result is kept; with that result, when there is one."""
+    workspace = progress.workspace_id
     args = ""
     if terms.cache_ttl_s or any("$" in (template or "") for template in (terms.tag, terms.limit_key)):
         known = new.args
@@ -225,6 +229,12 @@ def _on_terms(new: Start, terms: _Terms, workspace: str, module: Module, seen: S
     tag = tags.fill(terms.tag, workspace, args)
     if (wrong := tags.why_not(tag)) is not None:
         raise Unanswered("TagError", f"step {module.id}, tag: {tag[:100]!r} is none: it {wrong}")
+    if tag == FLOW_TAG and new.kind is not JobKind.FLOW:
+        # The scheduler would walk it as a flow, which it is not.
+        raise Unanswered("TagError", f"step {module.id}, tag: {tag!r} is only for flows")
+    if not progress.permissions.allow_tag(tag):
+        why = f"the flow was asked for with a token that is not for jobs of the tag {tag!r}"
+        raise Unanswered("TagError", f"step {module.id}, tag: {why}")
     new = msgspec.structs.replace(new, tag=tag)
     if terms.cache_ttl_s:
         new = msgspec.structs.replace(new, cache_key=cache_key(workspace, terms.runnable, args))
@@ -329,4 +339,4 @@ def _code_hash(content: str, lock: str | None) -> str:
 
 
 def _seconds(timeout: float | None) -> int | None:
-    return None if timeout is None else max(1, round(timeout))
+    return None if timeout is None else round(min(max(timeout, 1), LONGEST_RUN_S))

@@ -14,6 +14,7 @@ NULL = msgspec.Raw(b"null")
 PREPROCESSOR_NO = -1
 FAILURE_NO = 32000
 """The places of the two modules that stand apart."""
+_TAG_FILTER = "if_jobs:filter_tags:"
 
 
 class StepState(StrEnum):
@@ -53,6 +54,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     conditions: msgspec.Raw = NULL
 
 
+class Rights(msgspec.Struct, frozen=True, kw_only=True):
+    """What the token that asked for the flow was limited to."""
+
+    scopes: Sequence[str] | None = None
+
+    def allow_tag(self, tag: str) -> bool:
+        """Return whether jobs of this tag may be run."""
+        filters = [each.removeprefix(_TAG_FILTER) for each in self.scopes or () if each.startswith(_TAG_FILTER)]
+        return all(tag in each.split(",") for each in filters)
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One job that walks through a flow or a body of it, and the step that it has come to."""
 
@@ -67,6 +79,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     own_args: msgspec.Raw = NULL
     """Of a body: the iteration that it is."""
     permissioned_as: str = ""
+    permissions: Rights = Rights()
     depth: int = 0
     """How many other flows it runs inside of."""
     tag: str = ""
