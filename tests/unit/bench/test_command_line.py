@@ -18,5 +18,5 @@ def test_a_part_is_not_the_whole(arguments: list[str]) -> None:
 
 def test_an_unknown_name_is_refused_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        read(["--only", "p2"])
-    assert "there is no 'p2'; known are p1," in capsys.readouterr().err
+        read(["--only", "p6"])
+    assert "there is no 'p6'; known are p1," in capsys.readouterr().err

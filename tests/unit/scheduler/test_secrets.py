@@ -9,7 +9,9 @@ from tidemill.scheduler.ports import NotThere, Secrets
 from tidemill.scheduler.store.flows import Standing
 from tidemill.scheduler.walking.secrets import NoSecrets
 
-ANN = Standing(version=0, state="suspended", permissioned_as="u/ann", permissions={"username": "ann", "is_admin": False})
+ANN = Standing(
+    version=0, state="suspended", permissioned_as="u/ann", permissions={"username": "ann", "is_admin": False}
+)
 
 
 class KeptInMemory:
