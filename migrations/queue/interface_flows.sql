@@ -363,7 +363,9 @@ $$;
 -- Flows that have to be looked at: their time has come, or the end of a job of theirs was not heard although it was said.
 -- The same one is not named again before as long has gone by, in case that nobody hears of it.
 CREATE OR REPLACE FUNCTION queue.wake_flows(p_older_than interval, p_limit integer) RETURNS json
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- Planned while the table is small, it would read the whole of it for ever.
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_now   timestamptz := clock_timestamp();
     v_again timestamptz := v_now + p_older_than;
