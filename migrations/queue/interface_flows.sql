@@ -73,6 +73,7 @@ BEGIN
             'skipped', v_step.skipped, 'stopped', coalesce(v_step.stopped, false), 'handled', coalesce(v_step.handled, false),
             'needed', v_step.needed, 'since', v_step.since, 'until', v_step.until) END,
         'ended', coalesce(v_ended, '[]'), 'items', coalesce(v_items, '[]'),
+        'item', CASE WHEN v_step.state = 'started' AND v_step.started > 0 THEN v_step.items -> (v_step.started - 1) END,
         'resumed', CASE WHEN v_step.state = 'waiting' THEN coalesce((
             SELECT json_agg(json_build_object('resume_id', r.resume_id, 'approver', r.approver, 'approved', r.approved, 'value', r.value)
                             ORDER BY r.said_at)

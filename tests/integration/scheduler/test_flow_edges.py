@@ -1,6 +1,8 @@
 """What a flow comes to at the edges: values that can't be kept, limits that are too high, tags of others."""
 
 import asyncio
+import json
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +17,22 @@ def _at_large(stage: Stage) -> Iterator[None]:
     stage.ran.clear()
     yield
     stage.held.set()
+
+
+async def _cancel(stage: Stage, job_id: uuid.UUID) -> None:
+    for row in await stage.queue.api.fetch(
+        "SELECT said FROM queue.cancel_job('w', $1, 'ann', 'x', true, '[]')", job_id
+    ):
+        stage.publish(json.loads(row["said"]))
+
+
+async def _running_child(stage: Stage, flow_id: uuid.UUID) -> uuid.UUID:
+    child: uuid.UUID = await eventually(
+        lambda: stage.queue.look.fetchval(
+            "SELECT id FROM queue.live_job WHERE parent_job = $1 AND state = 'running'", flow_id
+        )
+    )
+    return child
 
 
 async def test_a_result_that_the_next_step_cannot_be_given_fails_the_flow(stage: Stage) -> None:
@@ -70,3 +88,35 @@ async def test_a_flow_asked_for_with_a_token_for_some_tags_runs_no_steps_of_othe
     ended = await stage.end_of(asked)
     assert (ended.outcome, ended.result["error"]["name"]) == ("failure", "TagError")
     assert not stage.ran
+
+
+async def test_the_own_stop_of_a_loop_sees_the_value_it_was_at(stage: Stage) -> None:
+    stop = {"stop_after_if": {"expr": "flow_input.iter.value == 'y'"}}
+    ended = await stage.run(flow(loop("l", ["x", "y", "z"], step("a", "lambda: 1"), options=stop)))
+    assert ended.result == [1, 1]
+
+
+async def test_nobody_is_asked_to_approve_what_has_failed_and_is_passed_over(stage: Stage) -> None:
+    options = {"continue_on_error": True, "suspend": {"required_events": 1}}
+    ended = await stage.run(flow(step("a", "lambda: 1 // 0", options=options), step("b", "lambda: 2")))
+    assert ended.result == 2
+
+
+async def test_an_iteration_that_was_canceled_is_not_tried_again(stage: Stage) -> None:
+    stage.held.clear()
+    again = {"retry": {"constant": {"attempts": 2, "seconds": 0}}}
+    value = flow(loop("l", [1], step("a", "lambda: 1"), options=again), failure_module=step("failure", "lambda: 7"))
+    flow_id = await stage.request(value)
+    await _cancel(stage, await _running_child(stage, flow_id))
+    stage.held.set()
+    assert (await stage.end_of(flow_id)).outcome == "failure"
+    assert stage.ran == {"a": 1}
+
+
+async def test_a_mocked_preprocessor_makes_the_arguments(stage: Stage) -> None:
+    mock = {"mock": {"enabled": True, "return_value": {"x": 5}}}
+    value = flow(
+        step("a", "lambda x: x", x=expr("flow_input.x")),
+        preprocessor_module=step("preprocessor", "lambda: 1", options=mock),
+    )
+    assert (await stage.run(value, entrypoint="preprocessor")).result == 5

@@ -269,6 +269,7 @@ class World:
         step = None
         ended: list[Ended] = []
         items: list[msgspec.Raw] = []
+        item = NULL
         if row is not None:
             step = Step(**{name: getattr(row, name) for name in Step.__struct_fields__})
         if row is not None and row.state == "ended":
@@ -285,7 +286,9 @@ class World:
                 for _, index, child in sorted(heard, key=lambda each: each[:2])[:HEARD_AT_ONCE]
             ]
             if row.items is not msgspec.UNSET:
-                items = msgspec.json.decode(row.items, type=list[msgspec.Raw])[row.started : row.started + 200]
+                every = msgspec.json.decode(row.items, type=list[msgspec.Raw])
+                items = every[row.started : row.started + 200]
+                item = every[row.started - 1] if row.started > 0 else NULL
         progress = Progress(
             id=job.id,
             workspace_id="w",
@@ -295,7 +298,7 @@ class World:
             own_args=_raw(job.args) if job.kind is JobKind.FLOW_NODE else NULL,
             step=step,
         )
-        happened = Happened(now=self.now, ended=ended, items=items, luck=self.luck.random())
+        happened = Happened(now=self.now, ended=ended, items=items, item=item, luck=self.luck.random())
         return self._walk(job), progress, happened
 
     def _ended(self, job: Job, index: int | None, stopped: bool | None, handled: bool | None) -> Ended:

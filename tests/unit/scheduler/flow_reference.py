@@ -341,7 +341,9 @@ class Reference:
                 continue
             if branches is not None:
                 stopped = stopped or said.stopped
-            if not parallel and (said.stopped or self._loop_stops(module, said.result, index, place)):
+            if not parallel and (
+                said.stopped or self._loop_stops(module, said.result, {"index": index, "value": item}, place)
+            ):
                 break
         if failed is not None:
             return Said("failure", failed.result, handled=handled, step=failed.step)
@@ -357,11 +359,11 @@ class Reference:
         modules = module["value"]["modules"] if branches is None else branches[index]["modules"]
         return self._inner(module, modules, place, own, index) if modules else Said("success", own or [])
 
-    def _loop_stops(self, module: Any, result: Any, index: int, place: Place) -> bool:
+    def _loop_stops(self, module: Any, result: Any, iteration: Any, place: Place) -> bool:
         rule = module.get("stop_after_if")
         if rule is None or module["value"]["type"] == "branchall":
             return False
-        names = place.names({"iter": {"index": index, "value": index}}, result=result, params={})
+        names = place.names({"iter": iteration}, result=result, params={})
         return self._truth(module, "stop_after_if", rule["expr"], names)
 
 

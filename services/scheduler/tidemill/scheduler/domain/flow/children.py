@@ -119,7 +119,13 @@ def _go_on(
     stop = False
     while True:
         while heard:
-            row, stops = yield from _hear(row, module, value, heard.popleft(), seen, parallel=parallel)
+            child = heard.popleft()
+            place = (child.index or 0) - first
+            item: msgspec.Raw | None = None
+            if isinstance(value, ForLoop):
+                item = items[place] if items and place >= 0 else decision.happened.item
+            its = msgspec.structs.replace(seen, own={"iter": _iteration(child.index or 0, item)})
+            row, stops = yield from _hear(row, module, value, child, its, parallel=parallel)
             stop = stop or stops
         closed = stop or row.ended == row.total or (not parallel and row.failed > 0)
         room = row.started - row.ended < window and row.started != row.total and starts < AT_ONCE
@@ -152,7 +158,9 @@ def _hear(
     row = msgspec.structs.replace(row, ended=row.ended + 1)
     if child.outcome not in _GOOD:
         if not _tolerated(value, child.index or 0):
-            row = msgspec.structs.replace(row, failed=row.failed + 1, handled=row.handled or child.handled)
+            # Whoever cancels wants neither another try nor the failure module.
+            known = child.handled or child.outcome is Outcome.CANCELED
+            row = msgspec.structs.replace(row, failed=row.failed + 1, handled=row.handled or known)
             # Not the first that was heard of: what the flow comes to must not hang on who was faster.
             if row.failed_index is None or (child.index or 0) < row.failed_index:
                 row = msgspec.structs.replace(row, failed_index=child.index, failed_job=child.job_id)
@@ -191,8 +199,6 @@ def _stops(module: Module, row: StepRow, child: Ended, seen: Seen) -> Asking:
     """Return whether a loop's own rule ends it after this iteration."""
     if module.stop_after_if is None or not isinstance(module.value, ForLoop | WhileLoop):
         return False
-    own = {"iter": _iteration(child.index or 0, None)}
-    seen = msgspec.structs.replace(seen, own=own)
     return (
         yield from named(
             module.id,

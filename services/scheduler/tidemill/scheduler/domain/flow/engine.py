@@ -233,6 +233,8 @@ class Decision:
         if new.answered:
             state = StepState.SUCCESS if new.outcome is Outcome.SUCCESS else StepState.FAILURE
             row = msgspec.structs.replace(row, state=state)
+            if row.no == PREPROCESSOR_NO and isinstance(new.result, msgspec.Raw):
+                self.note(args=_as_args(new.result))
             self.again()
         row = msgspec.structs.replace(row, job_id=new.id)
         self.note(at_step=row.no)
@@ -332,7 +334,9 @@ class Decision:
             return
         if (yield from self._stops(step, module, result)):
             return
-        if module.suspend is not None and approvals.needed(module.suspend) > 0:
+        # Nobody is asked about what has failed.
+        failed = step.state is StepState.FAILURE
+        if module.suspend is not None and approvals.needed(module.suspend) > 0 and not failed:
             yield from approvals.park(self, step, module)
             return
         yield from self.go_on_behind(step.no)
@@ -405,10 +409,8 @@ class Decision:
 
     def _preprocessed(self, done: StepRow, result: Known) -> Asking:
         made = yield Value(source="result", before=PREPROCESSOR_NO, names={"result": result})
-        if bytes(made).lstrip()[:1] != b"{":
-            made = msgspec.Raw(msgspec.json.encode({"value": made}))
         self.put(done)
-        self.note(args=made)
+        self.note(args=_as_args(made))
         # The first step is another decision, which reads the arguments anew.
         self.again()
 
@@ -469,6 +471,11 @@ class Decision:
 def row_of(step: Step, state: StepState) -> StepRow:
     """Return a step's row with another state."""
     return StepRow(**{**msgspec.structs.asdict(step), "state": state})
+
+
+def _as_args(made: msgspec.Raw) -> msgspec.Raw:
+    """Return what a preprocessor has made as arguments."""
+    return made if bytes(made).lstrip()[:1] == b"{" else msgspec.Raw(msgspec.json.encode({"value": made}))
 
 
 def _job(step: Step) -> UUID:

@@ -123,6 +123,8 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True):
     ended: Sequence[Ended] = ()
     items: Sequence[msgspec.Raw] = ()
     """The next values of a loop, from the first that was not started on."""
+    item: msgspec.Raw = NULL
+    """The value before these, which was started on last."""
     resumed: Sequence[Resumed] = ()
     too_large: bool = False
     """The list of the current step's results was refused by the database as too large."""
