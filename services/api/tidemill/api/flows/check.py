@@ -68,6 +68,7 @@ _DEBOUNCING = (
     "max_total_debounces_amount",
 )
 _TOO_DEEP = f"The value is nested too deeply: more than {DEEPEST} lists and objects stand in others."
+_NULL = msgspec.Raw(b"null")
 _EMPTY = (b"null", b"{}")
 
 
@@ -261,7 +262,21 @@ def _check_module(module: Module, *, same_worker: bool) -> None:
     if module.cache_ttl and not isinstance(module.value, RawScript | Script | SubFlow):
         why = "is for scripts and flows only: what other steps answer hangs on more than their inputs"
         raise _wrong(module.id, "cache_ttl", why)
+    _check_container(module)
     _check_value(module, same_worker=same_worker)
+
+
+def _check_container(module: Module) -> None:
+    """Refuse what would be passed over without a word."""
+    value = module.value
+    if not isinstance(value, ForLoop | WhileLoop | BranchAll | BranchOne):
+        return
+    if module.timeout is not None and not (isinstance(module.timeout, Static) and module.timeout.value == _NULL):
+        raise _wrong(module.id, "timeout", "is for single steps: it is not supported for loops and branches")
+    if isinstance(value, WhileLoop) and value.parallel:
+        raise _wrong(module.id, "value.parallel", "is not supported for a loop whose end each iteration decides")
+    if isinstance(value, ForLoop) and value.parallel and module.stop_after_if is not None:
+        raise _wrong(module.id, "stop_after_if", "is not supported for a parallel loop: there is no next iteration")
 
 
 def _check_value(module: Module, *, same_worker: bool) -> None:
