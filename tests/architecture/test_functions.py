@@ -15,6 +15,9 @@ from tidemill.shared.catalog import Service
 
 OURS = [schema for schema in SCHEMAS if schema != "public"]
 
+PLANNING = {"search_path", "plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin"}
+"""What a function may set for itself: where it looks for names, and how it is planned."""
+
 CALLS: Mapping[str, str] = {
     "audit.drop_day": "(current_date - 400)",
     "audit.prepare_days": "(3)",
