@@ -88,6 +88,7 @@ CREATE TABLE queue.flow_step (
     since          timestamptz,
     until          timestamptz,
     conditions     json,
+    names          json,
     PRIMARY KEY (flow_id, born, no),
     CHECK (state IN ('started', 'ended', 'waiting', 'success', 'failure'))
 ) PARTITION BY RANGE (born);
@@ -96,6 +97,7 @@ COMMENT ON TABLE queue.flow_step IS 'The steps of flows; `ended` is one of whose
 COMMENT ON COLUMN queue.flow_step.no IS 'The place: -1 the preprocessor, 0 and on the modules, 32000 the failure module.';
 COMMENT ON COLUMN queue.flow_step.stopped IS 'The job ended early by a stop that ends the loop around it as well.';
 COMMENT ON COLUMN queue.flow_step.conditions IS 'While it waits: who may approve, and what they are asked for.';
+COMMENT ON COLUMN queue.flow_step.names IS 'What only this step''s expressions see, such as what its approvers have said.';
 COMMENT ON COLUMN queue.flow_step.handled IS 'The job failed and the failure module has run inside it.';
 
 -- One row an iteration or branch.

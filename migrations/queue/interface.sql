@@ -751,6 +751,8 @@ BEGIN
                 || ' have ended and ' || v_step.started - v_step.ended || ' have not'
                 || coalesce(', at most ' || v_step.parallelism || ' at once', '') ELSE '' END
             || coalesce('. The job ' || v_job || ': ' || (v_below ->> 'why'), '.');
+    ELSIF v_step.until > clock_timestamp() THEN
+        v_why := 'It sleeps until ' || queue.spoken(v_step.until) || ', and goes on behind the step ' || quote_literal(v_step.module) || '.';
     ELSIF v_step.flow_id IS NOT NULL THEN
         v_why := 'It is about to go on behind the step ' || quote_literal(v_step.module) || '.';
     ELSE

@@ -68,7 +68,7 @@ BEGIN
         'begin_at', v_begin, 'children_live', EXISTS (SELECT FROM queue.live_job c WHERE c.parent_job = l.id),
         'step', CASE WHEN v_step.flow_id IS NOT NULL THEN json_build_object(
             'no', v_step.no, 'module', v_step.module, 'state', v_step.state, 'attempt', v_step.attempt, 'job_id', v_step.job_id,
-            'failed_job', v_step.failed_job, 'failed_index', v_step.failed_index, 'conditions', v_step.conditions, 'failed_retries', coalesce(v_step.failed_retries, '{}'), 'total', v_step.total, 'started', v_step.started,
+            'failed_job', v_step.failed_job, 'failed_index', v_step.failed_index, 'conditions', v_step.conditions, 'names', v_step.names, 'failed_retries', coalesce(v_step.failed_retries, '{}'), 'total', v_step.total, 'started', v_step.started,
             'ended', v_step.ended, 'failed', v_step.failed, 'branch', v_step.branch, 'parallelism', v_step.parallelism,
             'skipped', v_step.skipped, 'stopped', coalesce(v_step.stopped, false), 'handled', coalesce(v_step.handled, false),
             'needed', v_step.needed, 'since', v_step.since, 'until', v_step.until) END,
@@ -222,13 +222,13 @@ BEGIN
     IF p_changes -> 'steps' IS NOT NULL THEN
         INSERT INTO queue.flow_step AS s (flow_id, born, no, module, state, attempt, job_id, failed_job, failed_index, outcome, stopped, handled,
                                           failed_retries, total, started, ended, failed, branch, parallelism, items, result, skipped,
-                                          needed, since, until, conditions)
+                                          needed, since, until, conditions, names)
         SELECT l.id, l.born, n.no, n.module, n.state, coalesce(n.attempt, 0), n.job_id, n.failed_job, n.failed_index, n.outcome, n.stopped, n.handled,
                n.failed_retries, n.total, coalesce(n.started, 0), coalesce(n.ended, 0), coalesce(n.failed, 0), n.branch, n.parallelism,
-               n.items, n.result, n.skipped, n.needed, n.since, n.until, n.conditions
+               n.items, n.result, n.skipped, n.needed, n.since, n.until, n.conditions, n.names
         FROM json_populate_recordset(NULL::queue.flow_step, p_changes -> 'steps') n
         ON CONFLICT (flow_id, born, no) DO UPDATE SET state = excluded.state, attempt = excluded.attempt, job_id = excluded.job_id,
-            failed_job = excluded.failed_job, failed_index = excluded.failed_index, outcome = excluded.outcome, conditions = excluded.conditions, stopped = excluded.stopped, handled = excluded.handled,
+            failed_job = excluded.failed_job, failed_index = excluded.failed_index, outcome = excluded.outcome, conditions = excluded.conditions, names = excluded.names, stopped = excluded.stopped, handled = excluded.handled,
             failed_retries = coalesce(excluded.failed_retries, s.failed_retries), total = excluded.total, started = excluded.started,
             ended = excluded.ended, failed = excluded.failed, branch = excluded.branch, parallelism = excluded.parallelism,
             items = coalesce(excluded.items, s.items), result = coalesce(excluded.result, s.result), skipped = excluded.skipped,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.flows import Stage, branch_all, expr, flow, loop, step
+from tests.support.flows import Stage, branch_all, expr, flow, loop, step, while_loop
 from tests.support.waiting import eventually
 
 
@@ -120,3 +120,9 @@ async def test_a_mocked_preprocessor_makes_the_arguments(stage: Stage) -> None:
         preprocessor_module=step("preprocessor", "lambda: 1", options=mock),
     )
     assert (await stage.run(value, entrypoint="preprocessor")).result == 5
+
+
+async def test_a_while_loop_whose_body_always_fails_is_ended_by_its_own_rule(stage: Stage) -> None:
+    stop = {"stop_after_if": {"expr": "flow_input.iter.index == 2"}}
+    ended = await stage.run(flow(while_loop("w", step("f", "lambda: 1 / 0"), skip_failures=True, options=stop)))
+    assert (ended.outcome, len(ended.result)) == ("success", 3)

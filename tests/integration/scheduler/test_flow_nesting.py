@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from tests.support.flows import Stage, branch_all, branch_one, expr, flow, loop, step
@@ -177,3 +178,39 @@ async def test_a_step_has_the_time_that_its_module_gives_it(stage: Stage) -> Non
     ended = await stage.run(value)
     rows = await stage.queue.look.fetch("SELECT step_id, timeout_s FROM queue.job WHERE root_job = $1", ended.id)
     assert {row["step_id"]: row["timeout_s"] for row in rows} == {"a": 5, "b": 7, "c": 8}
+
+
+async def test_all_iterations_behind_an_approval_and_their_further_tries_see_it(stage: Stage) -> None:
+    retry = {"retry": {"constant": {"attempts": 1, "seconds": 0}}}
+    body = step("v", "lambda x, i: x if i < 2 else 1 // 0", x=expr("resume"), i=expr("flow_input.iter.index"))
+    value = flow(
+        step("ask", "lambda: 1", options={"suspend": {"required_events": 1}}),
+        loop("l", [1, 2, 3], body, options=retry),
+    )
+    flow_id = await stage.request(value)
+    await resume(stage, flow_id, 7)
+    ended = await stage.end_of(flow_id)
+    assert ended.result["error"]["name"] == "ZeroDivisionError", "and not that resume is unknown"
+
+
+async def test_a_step_that_needs_no_worker_waits_for_the_sleep_before_it(stage: Stage) -> None:
+    value = flow(
+        step("a", "lambda: 1", options={"sleep": {"type": "static", "value": 2}}),
+        {"id": "i", "value": {"type": "identity"}},
+        step("b", "lambda x: x", x=expr("results.i")),
+    )
+    flow_id = await stage.request(value)
+
+    async def sleeps() -> bool:
+        return "It sleeps until" in ((await stage.queue.explain(flow_id)) or {})["why"]
+
+    await eventually(sleeps)
+    ended = await stage.end_of(flow_id)
+    rows = await stage.queue.look.fetch(
+        "SELECT j.step_id, f.started_at, f.finished_at FROM queue.job j JOIN queue.finished_job f USING (id, born)"
+        " WHERE j.parent_job = $1",
+        ended.id,
+    )
+    at = {row["step_id"]: row for row in rows}
+    assert ended.result == 1
+    assert at["b"]["started_at"] - at["a"]["finished_at"] >= timedelta(seconds=2)

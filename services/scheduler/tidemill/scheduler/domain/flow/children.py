@@ -28,6 +28,7 @@ from tidemill.scheduler.domain.flow.jobs import (
     number,
     plain_job,
     result_of,
+    seen_by,
     transformed,
 )
 from tidemill.scheduler.domain.flow.progress import Ended, Step, StepState
@@ -69,8 +70,8 @@ def begin(decision: "Decision", row: StepRow, module: Module, seen: Seen, pause:
             pass
     decision.note(at_step=row.no)
     if row.total == 0:
-        decision.put(msgspec.structs.replace(row, state=StepState.SUCCESS, result=EMPTY_LIST))
-        decision.again()
+        row = msgspec.structs.replace(row, state=StepState.SUCCESS, result=EMPTY_LIST)
+        decision.put(decision.rested(row, pause))
         return
     yield from _go_on(decision, row, module, items, (), seen, pause)
 
@@ -92,7 +93,7 @@ def decide(decision: "Decision", step: Step) -> Asking:
             for ended in happened.ended
         ]
     )
-    seen = Seen(before=step.no)
+    seen = seen_by(step)
     try:
         yield from _go_on(decision, row, module, happened.items, happened.ended, seen, timedelta(0))
     except Unanswered as wrong:
@@ -164,7 +165,9 @@ def _hear(
             # Not the first that was heard of: what the flow comes to must not hang on who was faster.
             if row.failed_index is None or (child.index or 0) < row.failed_index:
                 row = msgspec.structs.replace(row, failed_index=child.index, failed_job=child.job_id)
-        return row, False
+            return row, False
+        # Only its own rule ends a while loop, one whose body always fails as well.
+        return row, isinstance(value, WhileLoop) and (yield from _stops(module, row, child, seen))
     if child.stopped and isinstance(value, BranchAll):
         row = msgspec.structs.replace(row, stopped=True)
     return row, not parallel and (bool(child.stopped) or (yield from _stops(module, row, child, seen)))
@@ -176,9 +179,11 @@ def _close(decision: "Decision", row: StepRow, module: Module) -> Asking:
         result = ResultOf(row.failed_job)
         pause = None if row.handled else (yield from decision.pause_before_retry(row, module, result))
         if pause is not None:
-            again = StepRow(no=row.no, module=row.module, state=StepState.STARTED, attempt=row.attempt + 1)
+            again = StepRow(
+                no=row.no, module=row.module, state=StepState.STARTED, attempt=row.attempt + 1, names=row.names
+            )
             try:
-                yield from begin(decision, again, module, Seen(before=row.no), pause)
+                yield from begin(decision, again, module, seen_by(row), pause)
             except Unanswered as wrong:
                 _fail(decision, again, module, error(wrong.name, str(wrong), module.id))
             return

@@ -35,10 +35,12 @@ from tidemill.scheduler.domain.flow.jobs import (
     error,
     failed_at_once,
     inputs,
+    kept,
     named,
     number,
     plain_job,
     result_of,
+    seen_by,
     with_step,
 )
 from tidemill.scheduler.domain.flow.progress import (
@@ -136,6 +138,8 @@ class Decision:
             yield from self._begin()
         elif step.state is StepState.WAITING:
             yield from approvals.decide(self, step)
+        elif step.until is not None and self.happened.now < step.until:
+            self.note(wake_at=step.until)
         elif step.no == PREPROCESSOR_NO and step.state is StepState.SUCCESS:
             yield from self.enter(0)
         elif step.state is StepState.SUCCESS:
@@ -197,7 +201,7 @@ class Decision:
         self, no: int, module: Module, seen: Seen, *, pause: timedelta = timedelta(0), attempt: int = 0
     ) -> Asking:
         new = self.new_job(module, no, attempt=attempt, pause=pause)
-        row = StepRow(no=no, module=module.id, state=StepState.STARTED, attempt=attempt)
+        row = StepRow(no=no, module=module.id, state=StepState.STARTED, attempt=attempt, names=kept(seen))
         try:
             match module.value:
                 case _ if module.skip_if is not None and (yield from self._skips(module, module.skip_if.expr, seen)):
@@ -235,11 +239,20 @@ class Decision:
             row = msgspec.structs.replace(row, state=state)
             if row.no == PREPROCESSOR_NO and isinstance(new.result, msgspec.Raw):
                 self.note(args=_as_args(new.result))
-            self.again()
+            row = self.rested(row, timedelta(milliseconds=new.due_in_ms or 0))
         row = msgspec.structs.replace(row, job_id=new.id)
         self.note(at_step=row.no)
         self.add(new)
         self.put(row)
+
+    def rested(self, row: StepRow, pause: timedelta) -> StepRow:
+        """Return the row of a step that needed no worker: the flow goes on behind it at once, or after the pause."""
+        if not pause:
+            self.again()
+            return row
+        until = self.happened.now + pause
+        self.note(wake_at=until)
+        return msgspec.structs.replace(row, until=until)
 
     def new_job(
         self, module: Module, no: int, *, attempt: int = 0, index: int | None = None, pause: timedelta = timedelta(0)
@@ -279,9 +292,16 @@ class Decision:
             return False
         retries = [*step.failed_retries, _job(step)]
         attempt = step.attempt + 1
-        row = StepRow(no=step.no, module=step.module, state=StepState.STARTED, attempt=attempt, failed_retries=retries)
+        row = StepRow(
+            no=step.no,
+            module=step.module,
+            state=StepState.STARTED,
+            attempt=attempt,
+            failed_retries=retries,
+            names=step.names,
+        )
         new = self.new_job(module, step.no, attempt=attempt, pause=pause)
-        seen = Seen(before=step.no)
+        seen = seen_by(step)
         try:
             if isinstance(module.value, BranchOne):
                 # The branch that was chosen once is gone through again.

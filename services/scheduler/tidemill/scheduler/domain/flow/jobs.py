@@ -22,7 +22,7 @@ from tidemill.scheduler.domain.flow.asks import (
     Value,
 )
 from tidemill.scheduler.domain.flow.changes import Start
-from tidemill.scheduler.domain.flow.progress import NULL, Ended, Progress, Walk
+from tidemill.scheduler.domain.flow.progress import NULL, Ended, Progress, Step, Walk
 from tidemill.shared import tags
 from tidemill.shared.caching import cache_key
 from tidemill.shared.flow import (
@@ -71,6 +71,18 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     def truth(self, source: str, **more: Known) -> Truth:
         """Return the question whether an expression is true."""
         return Truth(source=source, before=self.before, names={**self.names, **more}, own=self.own)
+
+
+def kept(seen: Seen) -> msgspec.Raw:
+    """Return the names that only this step sees, as they are kept with it for its iterations and further tries."""
+    names = {name: value for name, value in seen.names.items() if isinstance(value, msgspec.Raw)}
+    return msgspec.Raw(msgspec.json.encode(names)) if names else NULL
+
+
+def seen_by(step: Step) -> Seen:
+    """Return from where a step that has begun looks: as it did then."""
+    names = msgspec.json.decode(step.names, type=dict[str, msgspec.Raw] | None) or {}
+    return Seen(before=step.no, names=names)
 
 
 def named(step: str, key: str, asking: Asking) -> Asking:

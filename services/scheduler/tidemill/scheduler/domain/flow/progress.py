@@ -52,6 +52,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     until: datetime | None = None
     conditions: msgspec.Raw = NULL
+    names: msgspec.Raw = NULL
+    """What only this step sees, such as what its approvers have said."""
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):
